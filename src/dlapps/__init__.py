@@ -1,0 +1,1 @@
+"""Helpers of four deep-learning practicals: transfer learning, visualisation, adaptation, GANs."""

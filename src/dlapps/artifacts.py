@@ -1,0 +1,71 @@
+"""Where figures and numbers go: figures/<profile>/, one PNG a figure, one JSON file a notebook."""
+
+import json
+import math
+import re
+from numbers import Integral, Real
+
+from dlapps import runtime
+from dlapps.files import atomic_path
+
+
+class Artifacts:
+    """The figures and numbers of one notebook, such as "1_transfer_learning".
+
+    The first number that is saved replaces the file of an earlier run, so that the file never
+    mixes two runs.
+    """
+
+    def __init__(self, notebook):
+        if not re.fullmatch(r"\d+_\w+", notebook):
+            raise ValueError(f"notebook is {notebook!r}, expected a name such as '1_transfer'")
+        self.notebook = notebook
+        self.folder = runtime.project_root() / "figures" / runtime.profile()
+        self._metrics = {}
+
+    def save_figure(self, figure, name):
+        """Write a Matplotlib figure to <folder>/<notebook's number>_<name>.png; return the path."""
+        path = self.folder / f"{self.notebook.split('_')[0]}_{_snake_case('name', name)}.png"
+        with atomic_path(path) as temporary:
+            # Without the version of Matplotlib in it, equal figures are equal files.
+            figure.savefig(temporary, metadata={"Software": None})
+        return path
+
+    def save_metric(self, key, value, *, unit, data, model, seed):
+        """Add one number, or one list of numbers over seeds, to <folder>/<notebook>.json.
+
+        `value` None says that the number could not be had (weights unavailable, for instance).
+        `data` and `model` name the data set and the network, or are None where there is none.
+        Raises ValueError for a key that is not snake_case and TypeError or ValueError for a value
+        that is not a finite number.
+        """
+        numbers = value if isinstance(value, list | tuple) else [value]
+        entry = {
+            "value": [_number(key, v) for v in numbers]
+            if isinstance(value, list | tuple)
+            else _number(key, value),
+            "unit": unit,
+            "data": data,
+            "model": model,
+            "seed": seed,
+        }
+        self._metrics[_snake_case("key", key)] = entry
+        with atomic_path(self.folder / f"{self.notebook}.json") as temporary:
+            text = json.dumps(self._metrics, indent=2, sort_keys=True, ensure_ascii=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _snake_case(argument, text):
+    if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", text):
+        raise ValueError(f"{argument} is {text!r}, expected snake_case")
+    return text
+
+
+def _number(key, value):
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{key} is {value!r}, expected a number")
+    if not math.isfinite(value):
+        raise ValueError(f"{key} is {value}, expected a finite number")
+    return int(value) if isinstance(value, Integral) else float(value)

@@ -1,0 +1,147 @@
+"""Where and how a notebook runs: profile, folders, device, seeds, progress."""
+
+import inspect
+import os
+import platform
+import random
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+PROFILES = ("quick", "full")
+
+
+def project_root():
+    """Return the repository's folder, or the working directory if dlapps is installed elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    return root if (root / "pyproject.toml").exists() else Path.cwd()
+
+
+def profile():
+    """Return "quick" or "full": `DLAPPS_PROFILE`, by default "full" where there is a GPU.
+
+    Raises ValueError for any other value of `DLAPPS_PROFILE`.
+    """
+    name = os.environ.get("DLAPPS_PROFILE") or ("full" if torch.cuda.is_available() else "quick")
+    if name not in PROFILES:
+        raise ValueError(f"DLAPPS_PROFILE is {name!r}, expected one of {', '.join(PROFILES)}")
+    return name
+
+
+def pick(*, quick, full):
+    """Return the argument that belongs to the profile in force."""
+    return {"quick": quick, "full": full}[profile()]
+
+
+def device():
+    """Return the GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def data_root():
+    """Return the folder of the data sets: `DLAPPS_DATA`, by default `data/` in the repository.
+
+    Raises NotADirectoryError if `DLAPPS_DATA` names something that is not a folder.
+    """
+    root = Path(os.environ.get("DLAPPS_DATA") or project_root() / "data").resolve()
+    if root.exists() and not root.is_dir():
+        raise NotADirectoryError(f"DLAPPS_DATA is {root}, which is a file: expected a folder")
+    return root
+
+
+def writable_data_root():
+    """Return the folder for downloads and caches: `data_root()`, or `data/` if that is read-only.
+
+    Read-only means that no permission to write is set. The mode is asked, not the operating
+    system, because an administrator may write everywhere and yet should not write here.
+    """
+    root = data_root()
+    if root.exists() and not root.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        return project_root() / "data"
+    return root
+
+
+def weights_root():
+    """Return the folder of weights already on disk, `DLAPPS_WEIGHTS`, or None if that is unset.
+
+    Raises NotADirectoryError if `DLAPPS_WEIGHTS` names no folder.
+    """
+    setting = os.environ.get("DLAPPS_WEIGHTS")
+    if not setting:
+        return None
+    root = Path(setting).resolve()
+    if not root.is_dir():
+        raise NotADirectoryError(f"DLAPPS_WEIGHTS is {setting!r}: expected a folder that exists")
+    return root
+
+
+def checkpoint_path(notebook, name):
+    """Return where the checkpoint `name` of a notebook lies: build/checkpoints/<profile>/."""
+    return project_root() / "build" / "checkpoints" / profile() / f"{notebook}-{name}.pt"
+
+
+def seed_everything(seed):
+    """Seed Python, NumPy and PyTorch, and choose deterministic algorithms.
+
+    On a CPU the same seed, code, versions and number of threads then give the same bits. On a GPU
+    the few operations without a deterministic version warn instead of failing.
+    """
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries that draw from NumPy's global state
+    torch.manual_seed(seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # Filling fresh memory guards against bugs, not against chance, and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def progress(iterable, description, total=None, initial=0):
+    """Wrap `iterable` in a progress bar with the time that is left, on standard output."""
+    return tqdm(
+        iterable,
+        desc=description,
+        total=total,
+        initial=initial,
+        file=sys.stdout,
+        mininterval=0.5,
+        dynamic_ncols=sys.stdout.isatty(),
+        ncols=None if sys.stdout.isatty() else 96,
+    )
+
+
+def show_source(*objects):
+    """Display the source code of functions or classes, coloured, in a notebook."""
+    from IPython.display import Code, display
+
+    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
+
+
+def start(notebook):
+    """Seed everything and print what a reader needs to repeat the run."""
+    import matplotlib
+    import torchvision
+
+    seed_everything(0)
+    print(f"{notebook}: profile {profile()}, data in {_shown(data_root())}")
+    print(
+        f"Python {platform.python_version()}, torch {torch.__version__}, torchvision "
+        f"{torchvision.__version__}, NumPy {np.__version__}, Matplotlib {matplotlib.__version__}"
+    )
+    if torch.cuda.is_available():
+        print(f"Device: {torch.cuda.get_device_name()}")
+        return
+    print(f"Device: CPU, {torch.get_num_threads()} threads. No GPU is attached.")
+    if "google.colab" in sys.modules:
+        print("For a GPU: Runtime > Change runtime type > T4 GPU, then run this cell again.")
+    if profile() == "full":
+        print("The full profile takes an hour or more on a CPU; long runs save checkpoints.")
+
+
+def _shown(path):
+    """Return `path` relative to the repository where it lies in it."""
+    root = project_root()
+    return path.relative_to(root) if path.is_relative_to(root) else path

@@ -1,0 +1,71 @@
+"""Profiles, folders, seeds."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from dlapps import runtime
+
+
+def test_the_profile_follows_the_setting_and_else_the_gpu(monkeypatch):
+    monkeypatch.setenv("DLAPPS_PROFILE", "full")
+    assert runtime.profile() == "full"
+    assert runtime.pick(quick=1, full=2) == 2
+    monkeypatch.setenv("DLAPPS_PROFILE", "")
+    for has_gpu, expected in ((True, "full"), (False, "quick")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        assert runtime.profile() == expected
+
+
+def test_an_unknown_profile_is_an_error_that_names_it(monkeypatch):
+    monkeypatch.setenv("DLAPPS_PROFILE", "fast")
+    with pytest.raises(ValueError, match=r"DLAPPS_PROFILE is 'fast', expected one of quick, full"):
+        runtime.pick(quick=1, full=2)
+
+
+def test_data_lies_in_the_repository_unless_the_setting_says_otherwise(monkeypatch, tmp_path):
+    monkeypatch.delenv("DLAPPS_DATA", raising=False)
+    assert runtime.data_root() == runtime.project_root() / "data"
+    monkeypatch.setenv("DLAPPS_DATA", str(tmp_path))
+    assert runtime.data_root() == runtime.writable_data_root() == tmp_path
+
+
+def test_a_read_only_data_folder_is_not_written(monkeypatch, tmp_path):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o555)
+    monkeypatch.setenv("DLAPPS_DATA", str(folder))
+    assert runtime.data_root() == folder
+    assert runtime.writable_data_root() == runtime.project_root() / "data"
+
+
+def test_settings_that_name_no_folder_are_errors(monkeypatch, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("DLAPPS_DATA", str(file))
+    with pytest.raises(NotADirectoryError, match="DLAPPS_DATA"):
+        runtime.data_root()
+    monkeypatch.setenv("DLAPPS_WEIGHTS", str(tmp_path / "nowhere"))
+    with pytest.raises(NotADirectoryError, match="DLAPPS_WEIGHTS"):
+        runtime.weights_root()
+
+
+def test_a_seed_repeats_python_numpy_and_torch():
+    def draw():
+        runtime.seed_everything(3)
+        return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+    assert draw() == draw()
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_start_says_versions_and_that_there_is_no_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("DLAPPS_PROFILE", raising=False)
+    runtime.start("1_transfer_learning")
+    printed = capsys.readouterr().out
+    assert "1_transfer_learning: profile quick" in printed
+    assert torch.__version__ in printed
+    assert "No GPU" in printed
