@@ -1,0 +1,1 @@
+"""What learns: pretrained networks and their features, DANN, GANs. Knows no data set."""

