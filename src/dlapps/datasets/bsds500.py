@@ -1,0 +1,55 @@
+"""BSDS500's photographs, the backgrounds of MNIST-M.
+
+Arbelaez, Maire, Fowlkes and Malik, Contour Detection and Hierarchical Image Segmentation, 2011.
+"""
+
+from dlapps import runtime
+from dlapps.datasets import download, folders
+from dlapps.datasets.image_set import DatasetError
+
+URLS = tuple(
+    f"http://{host}.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz"
+    for host in ("www", "www2")
+)
+ARCHIVE = "BSR_bsds500.tgz"
+UNPACKED = "BSDS500"  # where the downloaded archive is unpacked
+IN_ARCHIVE = "BSR/BSDS500/data/images/train"
+FOLDERS = (
+    "BSDS500/images/train",
+    "BSDS500/data/images/train",
+    IN_ARCHIVE,
+    f"{UNPACKED}/{IN_ARCHIVE}",
+)
+COUNT = 200
+
+
+def training_photographs():
+    """Return the paths of BSDS500's 200 training photographs, in the order of their names.
+
+    Read from BSDS500/images/train or the unpacked archive in the data folder, else downloaded.
+    Raises DatasetError if they cannot be had or one is missing.
+    """
+    folder = download.find(*FOLDERS)
+    if folder is None:
+        root = runtime.writable_data_root()
+        archive = download.find(ARCHIVE) or root / ARCHIVE
+        download.fetch_archive(URLS, archive, root / UNPACKED, _check, folders.SUFFIXES)
+        folder = root / UNPACKED / IN_ARCHIVE
+    return _list(folder)
+
+
+def _check(root):
+    folder = root / IN_ARCHIVE
+    if not folder.is_dir():
+        raise DatasetError(f"{root} holds no folder {IN_ARCHIVE}")
+    _list(folder)
+
+
+def _list(folder):
+    paths = folders.list_images(folder)
+    if len(paths) != COUNT:
+        raise DatasetError(
+            f"{folder} holds {len(paths)} photographs, expected {COUNT}. "
+            "Replace it with a whole copy, or delete it to download it again."
+        )
+    return paths
