@@ -6,11 +6,12 @@ import platform
 import random
 import stat
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from tqdm import TqdmWarning, tqdm
 
 PROFILES = ("quick", "full")
 
@@ -125,6 +126,8 @@ def start(notebook):
     import matplotlib
     import torchvision
 
+    # pooch, which scikit-image imports, looks for the widgets of a bar that nobody draws.
+    warnings.filterwarnings("ignore", "IProgress not found", TqdmWarning)
     seed_everything(0)
     print(f"{notebook}: profile {profile()}, data in {_shown(data_root())}")
     print(

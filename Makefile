@@ -1,0 +1,42 @@
+PYTHON ?= python3
+PROFILE ?= quick
+NOTEBOOK ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+
+.PHONY: help notebooks test test-slow lint format clean
+.DEFAULT_GOAL := help
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+notebooks: $(VENV)/.installed ## Execute the four notebooks (PROFILE=full: real data; NOTEBOOK=3: only that one)
+	@$(RUN) dlapps.execute --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
+
+test: $(VENV)/.installed ## Run the tests, which execute the four notebooks in the quick profile
+	@$(RUN) pytest
+
+test-slow: $(VENV)/.installed ## Run only the tests that take minutes or need the full data
+	@$(RUN) pytest -m slow
+
+lint: $(VENV)/.installed ## Check style and format, notebooks included
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+
+format: $(VENV)/.installed ## Repair style and format where that can be done automatically
+	@$(RUN) ruff check --fix
+	@$(RUN) ruff format
+
+clean: ## Delete the environment and all that can be made again, but not data/
+	rm -rf $(VENV) build figures/quick .pytest_cache .ruff_cache .hypothesis src/dlapps.egg-info
+
+# The stamp is written last. Without it the environment is unfinished and is made anew; with an older
+# one, it is brought up to date.
+$(VENV)/.installed: pyproject.toml requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+		"Python 3.10 or newer is needed: make PYTHON=/path/to/python3")'
+	@if [ -e $@ ]; then rm $@; else $(PYTHON) -m venv --clear $(VENV); fi
+	@echo "Installing into $(VENV): up to 5 GB with PyTorch, some minutes the first time ..."
+	@$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
