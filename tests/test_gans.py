@@ -1,0 +1,398 @@
+"""Generators, discriminators, their losses and the training loop."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dlapps import gan_training, runtime
+from dlapps.models import gans
+
+WIDTH = 4
+
+
+def conditional_pair():
+    runtime.seed_everything(0)
+    networks = (
+        gans.ConditionalDCGANGenerator(latent=8, width=2 * WIDTH),
+        gans.ConditionalDCGANDiscriminator(width=WIDTH),
+    )
+    return tuple(network.apply(gans.init_weights) for network in networks)
+
+
+def toy_digits(count=24):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (count, 1, 32, 32), dtype=torch.uint8, generator=generator)
+    return images, torch.arange(count) % 10
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+# Architectures
+
+
+@pytest.mark.parametrize(("width", "channels", "latent"), [(32, 1, 100), (128, 3, 10)])
+def test_dcgan_has_the_parameters_of_its_formula(width, channels, latent):
+    w, k = width, 4 * 4
+    convolutions = k * (latent * 4 * w + 4 * w * 2 * w + 2 * w * w + w * channels)
+    batch_norms = 2 * (4 * w + 2 * w + w)
+    assert parameters(gans.DCGANGenerator(latent, w, channels)) == convolutions + batch_norms
+    convolutions = k * (channels * w + w * 2 * w + 2 * w * 4 * w + 4 * w)
+    assert parameters(gans.DCGANDiscriminator(w, channels)) == convolutions + batch_norms
+
+
+def test_cdcgan_has_the_parameters_of_its_formula():
+    k = 4 * 4
+    convolutions = k * (100 * 256 + 10 * 256 + 512 * 256 + 256 * 128 + 128)
+    batch_norms = 2 * (256 + 256 + 256 + 128)
+    assert parameters(gans.ConditionalDCGANGenerator()) == convolutions + batch_norms
+    convolutions = k * (64 + 10 * 64 + 128 * 256 + 256 * 512 + 512)
+    batch_norms = 2 * (256 + 512)
+    assert parameters(gans.ConditionalDCGANDiscriminator()) == convolutions + batch_norms
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_have_32_pixels_and_lie_between_0_and_1(channels):
+    z, labels = torch.randn(5, 100), torch.arange(5)
+    for generator, discriminator in (
+        (gans.DCGANGenerator(channels=channels), gans.DCGANDiscriminator(channels=channels)),
+        (
+            gans.ConditionalDCGANGenerator(width=16, channels=channels),
+            gans.ConditionalDCGANDiscriminator(width=4, channels=channels),
+        ),
+    ):
+        images = generator(z, labels)
+        assert images.shape == (5, channels, 32, 32)
+        assert images.min() >= 0
+        assert images.max() <= 1
+        assert discriminator(images, labels).shape == (5,)
+
+
+def test_images_in_0_1_are_tanh_images_moved():
+    generator = gans.DCGANGenerator().eval()
+    z = torch.randn(3, 100)
+    torch.testing.assert_close(2 * generator(z) - 1, generator.body(z[:, :, None, None]))
+
+
+def test_initial_weights_have_dcgans_mean_and_deviation():
+    runtime.seed_everything(0)
+    generator = gans.DCGANGenerator(width=64).apply(gans.init_weights)
+    convolution, batch_norm = generator.body[1][0], generator.body[0][1]
+    assert convolution.weight.mean().abs() < 1e-3
+    assert convolution.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert batch_norm.weight.mean().item() == pytest.approx(1, abs=0.01)
+    assert batch_norm.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert not batch_norm.bias.any()
+
+
+def test_the_label_changes_the_image_and_the_verdict():
+    generator, discriminator = (network.eval() for network in conditional_pair())
+    z, three, five = torch.randn(1, 8), torch.tensor([3]), torch.tensor([5])
+    assert not torch.equal(generator(z, three), generator(z, five))
+    image = torch.rand(1, 1, 32, 32)
+    assert discriminator(image, three) != discriminator(image, five)
+
+
+@pytest.mark.parametrize(
+    ("z", "labels", "message"),
+    [
+        (torch.randn(3, 7), torch.arange(3), r"z has shape \(3, 7\), expected \(N, 8\)"),
+        (torch.randn(0, 8), torch.arange(0), "N at least 1"),
+        (torch.randn(3, 8), torch.arange(2), r"expected int64 \(3,\)"),
+        (torch.randn(3, 8), torch.arange(3.0), "labels is torch.float32"),
+        (torch.randn(3, 8), None, "labels is None"),
+        (torch.randn(3, 8), torch.tensor([0, 5, 10]), r"values in \[0, 10\], expected 0 to 9"),
+    ],
+)
+def test_bad_noise_and_labels_are_named(z, labels, message):
+    with pytest.raises(ValueError, match=message):
+        conditional_pair()[0](z, labels)
+
+
+# Losses
+
+
+def test_losses_are_binary_cross_entropies():
+    real, fake = torch.randn(50), torch.randn(50)
+    expected = F.binary_cross_entropy_with_logits(real, torch.ones(50))
+    expected = expected + F.binary_cross_entropy_with_logits(fake, torch.zeros(50))
+    torch.testing.assert_close(gan_training.discriminator_loss(real, fake), expected)
+    expected = F.binary_cross_entropy_with_logits(fake, torch.ones(50))
+    torch.testing.assert_close(gan_training.generator_loss(fake), expected)
+    expected = torch.log(1 - torch.sigmoid(fake)).mean()
+    torch.testing.assert_close(gan_training.generator_loss(fake, saturating=True), expected)
+
+
+def test_losses_at_chance_are_logarithms_of_two():
+    zero = torch.zeros(4)
+    log2 = torch.log(torch.tensor(2.0))
+    torch.testing.assert_close(gan_training.discriminator_loss(zero, zero), 2 * log2)
+    torch.testing.assert_close(gan_training.generator_loss(zero), log2)
+    torch.testing.assert_close(gan_training.generator_loss(zero, saturating=True), -log2)
+
+
+@pytest.mark.parametrize("logit", [-20.0, -3.0, 0.0, 3.0, 20.0])
+def test_the_gradients_of_both_generator_losses_are_the_closed_forms(logit):
+    sigmoid = 1 / (1 + torch.exp(torch.tensor(-logit)))
+    for saturating, expected in ((False, sigmoid - 1), (True, -sigmoid)):
+        logits = torch.tensor([logit], requires_grad=True)
+        gan_training.generator_loss(logits, saturating).backward()
+        torch.testing.assert_close(logits.grad[0], expected)
+    # So where D rejects everything, one loss teaches at full strength and the other nothing.
+
+
+# Training
+
+
+def train(networks, checkpoint=None, epochs=3, **settings):
+    generator, discriminator = networks
+    images, labels = toy_digits()
+    return gan_training.train(
+        generator,
+        discriminator,
+        images,
+        labels,
+        gan_training.Settings(epochs=epochs, batch_size=8, **settings),
+        fixed=gan_training.fixed_inputs(generator, 20),
+        snapshots=(0, 4),
+        checkpoint=checkpoint,
+    )
+
+
+def same_weights(one, other):
+    return all(
+        torch.equal(a, b)
+        for network, twin in zip(one, other, strict=True)
+        for a, b in zip(network.state_dict().values(), twin.state_dict().values(), strict=True)
+    )
+
+
+def test_a_step_is_goodfellows_algorithm_on_a_network_known_by_hand():
+    """G(z) = b z and D(x) = sigmoid(c x): each update is Adam's first, the sign of the gradient."""
+
+    class Scale(torch.nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = torch.nn.Parameter(torch.tensor(factor))
+
+        def forward(self, x, labels=None):
+            return self.factor * x
+
+    generator, discriminator = Scale(0.5), Scale(0.3)
+    rate = 0.01
+    optimizers = [torch.optim.Adam(n.parameters(), rate) for n in (generator, discriminator)]
+    real, z = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])
+    loss_d, loss_g, d_real, d_fake = gan_training.train_step(
+        generator, discriminator, optimizers, real, None, z
+    ).tolist()
+    sigmoid = torch.sigmoid
+    assert d_real == pytest.approx(sigmoid(0.3 * real).mean().item())
+    assert d_fake == pytest.approx(sigmoid(0.3 * 0.5 * z).mean().item())
+    expected = -(sigmoid(0.3 * real).log().mean() + (1 - sigmoid(0.15 * z)).log().mean())
+    assert loss_d == pytest.approx(expected.item())
+    # d loss_d / d c = -mean(x (1 - D(x))) + mean(G(z) D(G(z))) < 0, so c grows by the rate.
+    slope = -(real * (1 - sigmoid(0.3 * real))).mean() + (0.5 * z * sigmoid(0.15 * z)).mean()
+    assert slope < 0
+    assert discriminator.factor.item() == pytest.approx(0.3 + rate, abs=1e-6)
+    # G sees the new D, and its score grows with b.
+    assert loss_g == pytest.approx(-sigmoid((0.3 + rate) * 0.5 * z).log().mean().item(), rel=1e-5)
+    assert generator.factor.item() == pytest.approx(0.5 + rate, abs=1e-6)
+    assert discriminator.factor.requires_grad
+
+
+def test_training_records_each_iteration_and_keeps_snapshots():
+    networks = conditional_pair()
+    history = train(networks)
+    assert {name: len(values) for name, values in history.records.items()} == dict.fromkeys(
+        gan_training.RECORDED, 9
+    )
+    assert list(history.snapshots) == [0, 4, 9]
+    assert history.snapshots[9].dtype == torch.uint8
+    assert history.snapshots[9].shape == (20, 1, 32, 32)
+    z, labels = gan_training.fixed_inputs(networks[0], 20)
+    torch.testing.assert_close(
+        history.snapshots[9], gan_training.generate(networks[0], z, labels), rtol=0, atol=0
+    )
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    pairs = [conditional_pair() for _ in range(3)]
+    for networks, seed in zip(pairs, (0, 0, 1), strict=True):
+        train(networks, seed=seed)
+    assert same_weights(pairs[0], pairs[1])
+    assert not same_weights(pairs[0], pairs[2])
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path, monkeypatch
+):
+    straight = conditional_pair()
+    expected = train(straight)
+
+    checkpoint = tmp_path / "training.pt"
+    monkeypatch.setattr(gan_training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    batch = gan_training._batch
+    for last_step in (2, 5):
+
+        def stop(step, *arguments, last_step=last_step):
+            if step > last_step:
+                raise KeyboardInterrupt
+            return batch(step, *arguments)
+
+        monkeypatch.setattr(gan_training, "_batch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(conditional_pair(), checkpoint)
+    monkeypatch.setattr(gan_training, "_batch", batch)
+    resumed = conditional_pair()
+    history = train(resumed, checkpoint)
+    assert same_weights(straight, resumed)
+    assert history.records == expected.records
+    assert all(torch.equal(history.snapshots[k], expected.snapshots[k]) for k in (0, 4, 9))
+
+    # A finished training is read, not repeated.
+    def never(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(gan_training, "_batch", never)
+    again = conditional_pair()
+    assert train(again, checkpoint).records == expected.records
+    assert same_weights(straight, again)
+
+
+def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
+    """SIGKILL, twice: nothing is left of the process but the checkpoint."""
+    checkpoint = tmp_path / "training.pt"
+    code = f"""
+        import sys
+        sys.path.insert(0, {str(runtime.project_root() / "tests")!r})
+        import test_gans
+        from dlapps import gan_training
+        gan_training.SECONDS_BETWEEN_CHECKPOINTS = 0
+        batch = gan_training._batch
+        def report(step, *arguments):
+            print("\\nstep", step, flush=True)
+            return batch(step, *arguments)
+        gan_training._batch = report
+        test_gans.train(test_gans.conditional_pair(), {str(checkpoint)!r}, epochs=4)
+    """
+    steps_seen = []
+    for _ in range(2):
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            steps = (int(line.split()[1]) for line in process.stdout if line.startswith("step "))
+            first = next(steps)
+            steps_seen.append(first)
+            next(step for step in steps if step >= first + 3)
+            process.send_signal(signal.SIGKILL)
+    assert steps_seen[0] == 0
+    assert 0 < steps_seen[1] < 12, "the second run did not go on from the checkpoint"
+    straight, resumed = conditional_pair(), conditional_pair()
+    train(straight, epochs=4)
+    train(resumed, checkpoint, epochs=4)
+    assert same_weights(straight, resumed)
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(tmp_path, capsys):
+    checkpoint = tmp_path / "training.pt"
+    train(conditional_pair(), checkpoint)
+    straight, other = conditional_pair(), conditional_pair()
+    train(straight, learning_rate=1e-3)
+    train(other, checkpoint, learning_rate=1e-3)
+    assert "Not resuming" in capsys.readouterr().out
+    assert same_weights(straight, other)
+
+
+def test_every_epoch_shows_every_image_once():
+    settings = gan_training.Settings(epochs=2, batch_size=8, seed=3)
+    epochs = [[gan_training._batch(s, 26, settings) for s in range(e, e + 3)] for e in (0, 3)]
+    orders = [torch.cat(epoch) for epoch in epochs]
+    assert all(len(order.unique()) == 24 for order in orders)
+    assert not torch.equal(*orders)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"beta1": 1.0}, "beta1 is 1.0"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        gan_training.Settings(**settings)
+
+
+def test_bad_data_are_named():
+    images, labels = toy_digits()
+    networks = conditional_pair()
+    fixed = gan_training.fixed_inputs(networks[0])
+    with pytest.raises(ValueError, match="images has 24 rows for batches of 25"):
+        gan_training.train(
+            *networks, images, labels, gan_training.Settings(batch_size=25), fixed=fixed
+        )
+    with pytest.raises(ValueError, match="labels has 23 rows for 24 images"):
+        gan_training.train(
+            *networks, images, labels[1:], gan_training.Settings(batch_size=8), fixed=fixed
+        )
+    with pytest.raises(TypeError, match="expected a uint8 tensor"):
+        gan_training.train(
+            *networks, images / 255, labels, gan_training.Settings(batch_size=8), fixed=fixed
+        )
+
+
+# Sampling
+
+
+def test_generated_images_do_not_depend_on_their_batch_or_mode():
+    generator, _ = conditional_pair()
+    train((generator, conditional_pair()[1]))
+    z, labels = gan_training.fixed_inputs(generator, 7)
+    together = gan_training.generate(generator, z, labels)
+    alone = [
+        gan_training.generate(generator, z[i : i + 1], labels[i : i + 1], batch_size=1)
+        for i in range(7)
+    ]
+    assert (together.int() - torch.cat(alone).int()).abs().max() <= 1  # rounding to 8 bits
+    assert generator.training
+
+
+def test_every_label_meets_every_noise_vector():
+    generator, _ = conditional_pair()
+    z, labels = gan_training.every_label(generator, columns=4)
+    assert z.shape == (40, 8)
+    for row in range(10):
+        assert labels[4 * row : 4 * row + 4].tolist() == [row] * 4
+        torch.testing.assert_close(z[4 * row : 4 * row + 4], z[:4])
+    assert len(z[:4].unique(dim=0)) == 4
+    with pytest.raises(ValueError, match="takes no labels"):
+        gan_training.every_label(gans.DCGANGenerator())
+
+
+def test_interpolation_is_a_straight_line_from_end_to_end():
+    start, end = torch.randn(100), torch.randn(100)
+    line = gan_training.interpolate(start, end, 5)
+    torch.testing.assert_close(line[0], start)
+    torch.testing.assert_close(line[4], end)
+    torch.testing.assert_close(line[1], 0.75 * start + 0.25 * end)
+    with pytest.raises(ValueError, match="steps 1"):
+        gan_training.interpolate(start, end, 1)
+
+
+def test_spread_is_the_deviation_of_the_pixels_within_each_class():
+    black, white = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.full((4, 1, 8, 8), 255).byte()
+    both, labels = torch.cat([black, white]), torch.arange(8) // 4
+    assert gan_training.spread(black) == 0
+    assert gan_training.spread(both) == 0.5
+    assert gan_training.spread(both, labels) == 0
+    assert gan_training.spread(both, torch.arange(8) % 2) == 0.5
+    one_white = both[3:]  # one black, four white: p (1 - p) with p = 4 / 5
+    assert gan_training.spread(one_white) == pytest.approx(0.4)
