@@ -3,19 +3,19 @@
 import torch
 
 
-def check_images(images, channels=3):
+def check_images(images, channels=3, name="images"):
     """Raise unless `images` is a float tensor (N, channels, H, W) in [0, 1], with N at least 1.
 
-    Raises TypeError for another type, ValueError for another shape or range (NaN included).
+    `name` is what the error calls it. Raises TypeError for another type, ValueError for another shape or range (NaN included).
     """
     if not isinstance(images, torch.Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
-        raise TypeError(f"images is {kind}, expected a float tensor with values in [0, 1]")
-    _check_shape(images, (channels,))
+        raise TypeError(f"{name} is {kind}, expected a float tensor with values in [0, 1]")
+    _check_shape(images, (channels,), name)
     with torch.no_grad():
         low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):  # also false for NaN
-        raise ValueError(f"images has values in [{low:g}, {high:g}], expected [0, 1]")
+        raise ValueError(f"{name} has values in [{low:g}, {high:g}], expected [0, 1]")
 
 
 def check_uint8_images(images, channels=(1, 3)):
@@ -23,10 +23,10 @@ def check_uint8_images(images, channels=(1, 3)):
     if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
         kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
         raise TypeError(f"images is {kind}, expected a uint8 tensor")
-    _check_shape(images, channels)
+    _check_shape(images, channels, "images")
 
 
-def _check_shape(images, channels):
+def _check_shape(images, channels, name):
     wanted = f"(N, {' or '.join(map(str, channels))}, H, W) with N at least 1"
     if images.ndim != 4 or images.shape[1] not in channels or images.numel() == 0:
-        raise ValueError(f"images has shape {tuple(images.shape)}, expected {wanted}")
+        raise ValueError(f"{name} has shape {tuple(images.shape)}, expected {wanted}")

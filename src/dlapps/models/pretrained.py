@@ -232,17 +232,18 @@ class PretrainedNetwork(nn.Module):
     @contextmanager
     def _captured(self, layers):
         outputs, handles = {}, []
-        for layer in layers:
-            if layer not in self._modules_of_layers:
-                names = ", ".join(self.layers)
-                raise ValueError(f"layers holds {layer!r}, expected names from {names}")
 
-            def keep(_module, _inputs, output, layer=layer):
-                outputs[layer] = output
+        def keep(layer, output):
+            outputs[layer] = output
 
-            module = self.body.get_submodule(self._modules_of_layers[layer])
-            handles.append(module.register_forward_hook(keep))
         try:
+            for layer in layers:
+                if layer not in self._modules_of_layers:
+                    names = ", ".join(self.layers)
+                    raise ValueError(f"layers holds {layer!r}, expected names from {names}")
+                module = self.body.get_submodule(self._modules_of_layers[layer])
+                hook = module.register_forward_hook(lambda *call, layer=layer: keep(layer, call[2]))
+                handles.append(hook)
             yield outputs
         finally:
             for handle in handles:
@@ -266,7 +267,7 @@ def load(name):
     network = PretrainedNetwork(name)
     try:
         network.body.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:  # other tensors, no dictionary
         raise ValueError(f"the weights found for {name} do not fit it: {error}") from error
     network = network.requires_grad_(False).eval().to(runtime.device())
     return network.to(memory_format=torch.channels_last)  # the faster layout, on CPU and GPU

@@ -1,0 +1,41 @@
+"""Gradients of class scores with respect to images, and the check of the labels they are for."""
+
+import torch
+
+from dlapps.models.checks import check_images
+
+
+def score_gradients(network, images, labels):
+    """Return the scores (N, K) and d scores[n, labels[n]] / d images[n], (N, 3, H, W).
+
+    One backward pass serves the whole batch: an image's score depends on no other image, so the
+    gradient of the sum of the scores holds every image's own gradient.
+    Raises TypeError or ValueError for images that are not float (N, 3, H, W) in [0, 1], N at least
+    1, and for labels that are not N integers among the K classes.
+    """
+    check_images(images)
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        scores = network(images)
+        labels = check_labels(labels, *scores.shape).to(scores.device)
+        (gradients,) = torch.autograd.grad(scores.gather(1, labels[:, None]).sum(), images)
+    return scores.detach(), gradients
+
+
+def unit(vectors):
+    """Return vectors (N, ...), each divided by its Euclidean norm; a zero vector stays zero."""
+    norms = vectors.flatten(1).norm(dim=1).clamp_min(torch.finfo(vectors.dtype).tiny)
+    return vectors / norms.view(-1, *[1] * (vectors.ndim - 1))
+
+
+def check_labels(labels, count, classes, name="labels"):
+    """Return `labels` as an int64 tensor; raise unless it is `count` integers below `classes`."""
+    labels = torch.as_tensor(labels)
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"{name} is {labels.dtype}, expected integers")
+    if labels.shape != (count,):
+        raise ValueError(f"{name} has shape {tuple(labels.shape)}, expected ({count},)")
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
+        raise ValueError(f"{name} holds {outside[0].item()}, expected 0 to {classes - 1}")
+    return labels.long()

@@ -1,0 +1,40 @@
+"""Arrays in, Matplotlib figures out. Knows no network and no data set."""
+
+from dlapps.plotting import style
+from dlapps.plotting.activations import activation_maps
+from dlapps.plotting.adversarial import confidences, fooled_images
+from dlapps.plotting.confusion import confusion_matrix
+from dlapps.plotting.curves import curve_panels, curves, draw_curves, running_mean
+from dlapps.plotting.images import (
+    image_grid,
+    labelled_mosaic,
+    mosaic,
+    mosaics,
+    show_image,
+    to_array,
+)
+from dlapps.plotting.predictions import predictions
+from dlapps.plotting.saliency import image_table, saliency_maps
+
+style.apply()
+
+__all__ = [
+    "activation_maps",
+    "confidences",
+    "confusion_matrix",
+    "curve_panels",
+    "curves",
+    "draw_curves",
+    "fooled_images",
+    "image_grid",
+    "image_table",
+    "labelled_mosaic",
+    "mosaic",
+    "mosaics",
+    "predictions",
+    "running_mean",
+    "saliency_maps",
+    "show_image",
+    "style",
+    "to_array",
+]

@@ -1,0 +1,116 @@
+"""Figures made of images."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from dlapps.plotting import style
+
+
+def to_array(image):
+    """Return an image (C, H, W) or (H, W), uint8 or float in [0, 1], as imshow wants it."""
+    image = np.asarray(image)
+    if image.ndim == 3:
+        image = image.transpose(1, 2, 0)
+        image = image[..., 0] if image.shape[-1] == 1 else image
+    return image
+
+
+def show_image(axes, image, title=None, **options):
+    """Draw one image without axes; grey images in grey, over the full range of their type."""
+    array = to_array(image)
+    if array.ndim == 2:
+        top = 255 if array.dtype == np.uint8 else 1
+        options = {"cmap": "gray", "vmin": 0, "vmax": top} | options
+    axes.imshow(array, **options)
+    axes.set_axis_off()
+    if title is not None:
+        axes.set_title(title)
+
+
+def image_grid(images, titles=None, columns=8, title=None):
+    """Draw images (N, C, H, W), uint8 or float in [0, 1], in rows of `columns`."""
+    if not len(images):
+        raise ValueError("images is empty, expected at least one")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"titles has {len(titles)} entries for {len(images)} images")
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    cell = style.WIDTH / columns
+    extra = 0.0 if titles is None else 0.25
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(style.WIDTH, rows * (cell + extra) + (0.4 if title else 0)),
+        squeeze=False,
+    )
+    for index, ax in enumerate(axes.flat):
+        ax.set_axis_off()
+        if index < len(images):
+            show_image(ax, images[index], None if titles is None else titles[index])
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def mosaic(images, columns, gap=2):
+    """Join images (N, C, H, W), uint8 or float in [0, 1], into one (C, H', W'), white between."""
+    images = np.asarray(images)
+    if images.ndim != 4 or not len(images) or columns < 1:
+        raise ValueError(
+            f"images has shape {images.shape} and columns is {columns}, "
+            "expected (N, C, H, W) with N at least 1, and at least one column"
+        )
+    count, channels, height, width = images.shape
+    rows = math.ceil(count / columns)
+    white = 255 if images.dtype == np.uint8 else 1
+    shape = (channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
+    joined = np.full(shape, white, images.dtype)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        joined[:, top : top + height, left : left + width] = image
+    return joined
+
+
+def mosaics(panels, columns, title, panel_columns=2):
+    """Draw {panel title: images (N, C, H, W)}, each as a mosaic with `columns` images a row."""
+    joined = {name: mosaic(images, columns) for name, images in panels.items()}
+    panel_columns = min(panel_columns, len(joined))
+    rows = math.ceil(len(joined) / panel_columns)
+    height = max(image.shape[1] / image.shape[2] for image in joined.values())
+    figure, axes = plt.subplots(
+        rows,
+        panel_columns,
+        figsize=(style.WIDTH, rows * (height * style.WIDTH / panel_columns + 0.3) + 0.4),
+        squeeze=False,
+    )
+    for ax in axes.flat[len(joined) :]:
+        ax.set_axis_off()
+    for ax, (name, image) in zip(axes.flat, joined.items(), strict=False):
+        show_image(ax, image, name)
+    figure.suptitle(title)
+    return figure
+
+
+def labelled_mosaic(images, row_labels, column_labels, title, x_label=None, y_label=None):
+    """Draw images (rows * columns, C, H, W), row by row, with a label for each row and column."""
+    columns, gap = len(column_labels), 2
+    if len(images) != len(row_labels) * columns:
+        raise ValueError(
+            f"images has {len(images)} rows, expected {len(row_labels)} x {columns} of them"
+        )
+    array = mosaic(images, columns, gap)
+    height, width = np.asarray(images).shape[-2:]
+    size = style.WIDTH * 0.75
+    figure, axes = plt.subplots(figsize=(size, size * array.shape[1] / array.shape[2] + 0.8))
+    show_image(axes, array)
+    axes.set_axis_on()
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(columns) * (width + gap) + width / 2, column_labels)
+    axes.set_yticks(np.arange(len(row_labels)) * (height + gap) + height / 2, row_labels)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    figure.suptitle(title)
+    return figure

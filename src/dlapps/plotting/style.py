@@ -1,0 +1,45 @@
+"""One look for all figures: sizes, the Okabe-Ito colours, a sequential and a diverging map."""
+
+import matplotlib as mpl
+from cycler import cycler
+
+# Okabe and Ito's palette, told apart with any colour vision; yellow is too faint for lines.
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+SEQUENTIAL = "viridis"
+DIVERGING = "PuOr"
+
+WIDTH = 8.0  # inches, of every figure: the text keeps one size in the report
+
+
+def apply():
+    """Set Matplotlib's defaults."""
+    mpl.rcParams.update(
+        {
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 100,
+            "savefig.dpi": 120,
+            "savefig.bbox": "tight",
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "figure.titlesize": 12,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#DDDDDD",
+            "axes.prop_cycle": cycler(color=COLOURS),
+            "legend.frameon": False,
+            "image.interpolation": "nearest",
+            "image.cmap": SEQUENTIAL,
+        }
+    )

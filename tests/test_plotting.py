@@ -1,0 +1,116 @@
+"""Figures say what they show, and show the numbers that they were given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from dlapps import plotting
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_a_mosaic_holds_every_image_at_its_place():
+    images = torch.arange(5 * 3 * 4 * 6, dtype=torch.uint8).reshape(5, 3, 4, 6)
+    joined = plotting.mosaic(images, columns=2, gap=1)
+    assert joined.shape == (3, 3 * 4 + 2, 2 * 6 + 1)
+    for index, image in enumerate(images):
+        top, left = index // 2 * 5, index % 2 * 7
+        np.testing.assert_array_equal(joined[:, top : top + 4, left : left + 6], image)
+    assert (joined[:, 4] == 255).all()
+    assert (joined[:, 10:, 7:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "columns"),
+    [(np.zeros((0, 1, 4, 4)), 2), (np.zeros((4, 4)), 2), (np.ones((2, 1, 4, 4)), 0)],
+)
+def test_a_mosaic_of_nothing_is_refused(images, columns):
+    with pytest.raises(ValueError, match="images has shape"):
+        plotting.mosaic(images, columns)
+
+
+def test_grey_images_are_drawn_over_the_full_range_of_their_type():
+    _, axes = plt.subplots()
+    plotting.show_image(axes, np.full((1, 4, 4), 100, np.uint8))
+    assert axes.images[0].get_clim() == (0, 255)
+    _, axes = plt.subplots()
+    plotting.show_image(axes, np.full((4, 4), 0.4))
+    assert axes.images[0].get_clim() == (0, 1)
+
+
+def test_colours_reach_the_figure_in_their_order():
+    _, axes = plt.subplots()
+    red = np.zeros((3, 2, 2))
+    red[0] = 1
+    plotting.show_image(axes, red)
+    np.testing.assert_array_equal(axes.images[0].get_array()[0, 0], [1, 0, 0])
+
+
+def test_a_grid_has_every_image_and_title():
+    figure = plotting.image_grid(torch.rand(5, 3, 8, 8), list("abcde"), columns=3, title="toy data")
+    assert figure.get_suptitle() == "toy data"
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in drawn] == list("abcde")
+    assert figure.get_size_inches()[0] == plotting.style.WIDTH
+    with pytest.raises(ValueError, match="titles has 2 entries for 5 images"):
+        plotting.image_grid(torch.rand(5, 3, 8, 8), ["a", "b"])
+    with pytest.raises(ValueError, match="images is empty"):
+        plotting.image_grid(torch.rand(0, 3, 8, 8))
+
+
+def test_mosaics_are_one_panel_each():
+    panels = {"start": torch.rand(4, 1, 8, 8), "end": torch.rand(4, 1, 8, 8)}
+    figure = plotting.mosaics(panels, columns=2, title="toy")
+    assert [axes.get_title() for axes in figure.axes] == ["start", "end"]
+    for axes, images in zip(figure.axes, panels.values(), strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), plotting.mosaic(images, 2)[0])
+
+
+def test_rows_and_columns_are_labelled_at_their_middle():
+    figure = plotting.labelled_mosaic(torch.rand(6, 1, 8, 8), "ab", "xyz", "toy", "noise", "label")
+    (axes,) = figure.axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["x", "y", "z"]
+    assert axes.get_xticks().tolist() == [4, 14, 24]
+    assert axes.get_yticks().tolist() == [4, 14]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("noise", "label")
+    with pytest.raises(ValueError, match="images has 5 rows, expected 2 x 3"):
+        plotting.labelled_mosaic(torch.rand(5, 1, 8, 8), "ab", "xyz", "toy")
+
+
+def test_curves_have_labels_units_and_more_than_colour_to_tell_them_apart():
+    series = {"one": ([0, 1], [0, 1]), "two": ([0, 1], [1, 0])}
+    figure = plotting.curves(series, "epoch", "accuracy", "toy")
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "accuracy")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two"]
+    one, two = axes.lines
+    assert one.get_color() != two.get_color()
+    assert one.get_linestyle() != two.get_linestyle()
+    np.testing.assert_array_equal(two.get_ydata(), [1, 0])
+
+
+def test_panels_share_the_axis():
+    figure = plotting.curve_panels(
+        {("Losses", "nats"): {"a": ([1, 2], [3, 4])}, ("Shares", "1"): {"b": ([1, 2], [0, 1])}},
+        "iteration",
+        "toy",
+    )
+    assert [axes.get_title() for axes in figure.axes] == ["Losses", "Shares"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["nats", "1"]
+    assert figure.axes[0].get_shared_x_axes().joined(*figure.axes)
+
+
+def test_running_means_are_the_means_of_their_windows():
+    values = np.random.default_rng(0).normal(size=20)
+    x, means = plotting.running_mean(values, 5)
+    assert x.tolist() == list(range(5, 21))
+    np.testing.assert_allclose(means, [values[i - 5 : i].mean() for i in range(5, 21)])
+    x, means = plotting.running_mean([1.0, 3.0], 50)
+    assert (x.tolist(), means.tolist()) == ([2], [2.0])
+    with pytest.raises(ValueError, match="window is 0"):
+        plotting.running_mean([1.0], 0)
