@@ -1,0 +1,120 @@
+"""Practical 2, class images: what an image would have to be to get the highest score of a class."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torchvision.transforms.v2 import functional as transforms
+
+from dlapps import runtime
+from dlapps.models.checks import check_images
+from dlapps.models.gradients import check_labels, score_gradients, unit
+
+
+@dataclass(frozen=True)
+class ClassImages:
+    """What `maximise` made for N classes in T iterations.
+
+    images: (N, 3, H, W) in [0, 1]; scores: (T, N), the class's score before each iteration, of the
+    shifted image; snapshots: (S, N, 3, H, W) on the CPU, the images after each of `snapshots_at`.
+    """
+
+    images: torch.Tensor
+    scores: torch.Tensor
+    snapshots: torch.Tensor
+
+
+def maximise(
+    network,
+    classes,
+    start=None,
+    iterations=200,
+    learning_rate=5.0,
+    l2=1e-3,
+    blur_every=10,
+    blur_sigma=0.5,
+    jitter=16,
+    seed=0,
+    snapshots_at=(),
+):
+    """Climb score_c(z) - l2 ||z||_2^2 from noise or from images, for all classes in one batch.
+
+    z = (x - network.mean) / network.std is the image in the network's normalised space, in standard
+    deviations of the training images' colours. `l2` and `learning_rate`, the Euclidean length of
+    an iteration's step, are in those units, as in the practical; images go in and come out in
+    [0, 1]. An iteration
+    1. rolls z by a random number of pixels, at most `jitter`, along each axis, so that no structure
+       can hang on exact positions,
+    2. steps by learning_rate g / ||g||_2, g the objective's gradient,
+    3. rolls back, clips to what [0, 1] is in normalised space, and
+    4. every `blur_every` iterations, from the first on, blurs by a Gaussian of `blur_sigma` pixels,
+       which keeps pixel noise from building up; never if `blur_every` is None.
+
+    classes: integers (N,); start: float (N, 3, H, W) in [0, 1], one image a class, or None for
+    N(0, 1) noise in normalised space, of the network's input size. `seed` decides on noise and
+    shifts; they are the same for each class, so a class's image does not depend on the others.
+    `snapshots_at` holds numbers of iterations, 0 being the start. Returns `ClassImages`.
+    Raises TypeError or ValueError for classes that the network does not have, other images and
+    settings out of range.
+
+    Simonyan, Vedaldi, Zisserman: "Deep Inside Convolutional Networks", ICLR workshop 2014, eq. 1;
+    jitter and blur after Mordvintsev et al. (2015) and Yosinski et al. (2015), as in CS231n.
+    """
+    _check_settings(iterations, learning_rate, l2, blur_every, blur_sigma, jitter, snapshots_at)
+    if not len(classes):
+        raise ValueError("classes is empty, expected at least one")
+    mean, std = network.mean, network.std
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on any device
+    if start is None:
+        size = network.input_size
+        noise = torch.randn(1, 3, size, size, generator=generator).to(mean)
+        start = (noise * std + mean).clamp(0, 1).expand(len(classes), -1, -1, -1)
+    check_images(start, name="start")
+    with torch.no_grad():
+        class_count = network(start[:1]).shape[1]
+    classes = check_labels(classes, len(start), class_count, "classes").to(mean.device)
+
+    images = start.detach().clone()
+    scores, snapshots = [], {0: images.cpu()}
+    for iteration in runtime.progress(range(iterations), "class images"):
+        shift = torch.randint(jitter + 1, (2,), generator=generator).tolist()
+        images = images.roll(shift, (2, 3))
+        all_scores, gradients = score_gradients(network, images, classes)
+        scores.append(all_scores.gather(1, classes[:, None])[:, 0])
+
+        normalised = (images - mean) / std
+        # The chain rule: x = mean + std z, so d score / dz = std d score / dx.
+        ascent = unit(std * gradients - 2 * l2 * normalised)
+        images = mean + std * (normalised + learning_rate * ascent)
+        images = images.clamp(0, 1).roll([-s for s in shift], (2, 3))
+        if blur_every is not None and iteration % blur_every == 0:
+            images = _blur(images, blur_sigma)
+        if iteration + 1 in snapshots_at:
+            snapshots[iteration + 1] = images.cpu()
+    chosen = [snapshots[number] for number in snapshots_at]
+    chosen = torch.stack(chosen) if chosen else torch.empty(0, *images.shape)
+    return ClassImages(images, torch.stack(scores), chosen)
+
+
+def _blur(images, sigma):
+    size = 2 * math.ceil(4 * sigma) + 1  # what is left out is less than 1e-4 of the Gaussian
+    return transforms.gaussian_blur(images, [size, size], [sigma, sigma]).clamp(0, 1)
+
+
+def _check_settings(iterations, learning_rate, l2, blur_every, blur_sigma, jitter, snapshots_at):
+    bounds = {  # (value, lowest, whether the lowest itself is allowed)
+        "iterations": (iterations, 1, True),
+        "learning_rate": (learning_rate, 0, False),
+        "l2": (l2, 0, True),
+        "blur_every": (1 if blur_every is None else blur_every, 1, True),
+        "blur_sigma": (blur_sigma, 0, False),
+        "jitter": (jitter, 0, True),
+    }
+    for name, (value, lowest, inclusive) in bounds.items():
+        if not (math.isfinite(value) and (value >= lowest if inclusive else value > lowest)):
+            raise ValueError(
+                f"{name} is {value}, expected {'at least' if inclusive else 'above'} {lowest}"
+            )
+    for number in snapshots_at:
+        if not 0 <= number <= iterations:
+            raise ValueError(f"snapshots_at holds {number}, expected 0 to {iterations} iterations")

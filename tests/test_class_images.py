@@ -1,0 +1,180 @@
+"""Class images: a linear score, whose best image is known, and what a call may depend on."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dlapps import class_images
+from dlapps.models import pretrained
+
+PLAIN = {"blur_every": None, "jitter": 0}
+
+
+class Linear(nn.Module):
+    """scores = w_k . z with z = (x - mean) / std; score - l2 ||z||^2 is largest at z = w / 2 l2."""
+
+    input_size = 5
+
+    def __init__(self, classes=3, mean=0.4, std=0.5):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weights = torch.rand(classes, 3, 5, 5, generator=generator).double() * 2 - 1
+        self.mean, self.std = (torch.full((1, 3, 1, 1), v).double() for v in (mean, std))
+
+    def forward(self, images):
+        return torch.einsum("nchw,kchw->nk", (images - self.mean) / self.std, self.weights)
+
+
+class Small(nn.Module):
+    input_size = 12
+
+    def __init__(self, classes=4):
+        super().__init__()
+        torch.manual_seed(0)
+        self.register_buffer("mean", torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1).double())
+        self.register_buffer("std", torch.tensor([0.2, 0.3, 0.25]).view(1, 3, 1, 1).double())
+        layers = nn.Conv2d(3, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(600, classes)
+        self.body = nn.Sequential(*layers).double()
+        self.eval()
+
+    def forward(self, images):
+        return self.body((images - self.mean) / self.std)
+
+
+def random_images(count, size=12, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 3, size, size, generator=generator).double()
+
+
+def test_converges_to_the_optimum_of_a_linear_score():
+    network, l2, rate = Linear(), 1.0, 0.03
+    result = class_images.maximise(
+        network, [0, 2], iterations=400, learning_rate=rate, l2=l2, **PLAIN
+    )
+    best = network.weights[[0, 2]] / (2 * l2)  # within [-0.5, 0.5]: pixels in [0.15, 0.65]
+    reached = (result.images - network.mean) / network.std
+    # Steps have one length, so the ascent ends on the way to and fro around the optimum.
+    assert (reached - best).flatten(1).norm(dim=1).max() <= rate
+
+
+def test_without_a_penalty_pixels_end_at_the_borders():
+    network = Linear()
+    result = class_images.maximise(network, [1], iterations=300, learning_rate=10, l2=0, **PLAIN)
+    clear = network.weights[1].abs() > 0.01  # the others are still on their way
+    assert torch.equal(result.images[0][clear], (network.weights[1][clear] > 0).double())
+
+
+def test_one_iteration_by_hand():
+    network, start, rate, l2 = Small(), random_images(2) * 0.2 + 0.4, 0.1, 0.05
+    result = class_images.maximise(
+        network, [1, 3], start, iterations=1, learning_rate=rate, l2=l2, **PLAIN
+    )
+    for n, label in enumerate([1, 3]):
+        z = ((start[n : n + 1] - network.mean) / network.std).requires_grad_()
+        score = network.body(z)[0, label]
+        (score - l2 * z.square().sum()).backward()
+        stepped = z.detach() + rate * z.grad / z.grad.norm()
+        expected = (stepped * network.std + network.mean)[0]
+        torch.testing.assert_close(result.images[n], expected)
+        torch.testing.assert_close(result.scores[0, n], score.detach())
+
+
+def test_seed_decides():
+    network = Small()
+    first, same, other = (
+        class_images.maximise(network, [0, 1], iterations=5, jitter=4, seed=s) for s in (3, 3, 4)
+    )
+    assert torch.equal(first.images, same.images) and torch.equal(first.scores, same.scores)
+    assert not torch.equal(first.images, other.images)
+
+
+def test_a_class_does_not_depend_on_the_others():
+    network, options = Small(), {"iterations": 12, "jitter": 4, "learning_rate": 0.5, "seed": 1}
+    together = class_images.maximise(network, [2, 0, 3], **options)
+    for n, label in enumerate([2, 0, 3]):
+        alone = class_images.maximise(network, [label], **options)
+        torch.testing.assert_close(alone.images[0], together.images[n])
+        torch.testing.assert_close(alone.scores[:, 0], together.scores[:, n])
+
+
+def test_snapshots_are_the_images_on_the_way():
+    network, options = Small(), {"jitter": 4, "seed": 1}
+    result = class_images.maximise(network, [0, 1], iterations=6, snapshots_at=[0, 4, 6], **options)
+    assert result.snapshots.shape == (3, 2, 3, 12, 12) and result.scores.shape == (6, 2)
+    shorter = class_images.maximise(network, [0, 1], iterations=4, **options)
+    assert torch.equal(result.snapshots[1], shorter.images)
+    assert torch.equal(result.snapshots[2], result.images)
+    assert torch.equal(result.snapshots[0, 0], result.snapshots[0, 1])  # the same noise for each
+    assert len(shorter.snapshots) == 0
+
+
+def test_a_start_image_and_the_network_are_left_alone():
+    network, start = Small(), random_images(2)
+    before, state = start.clone(), {k: v.clone() for k, v in network.state_dict().items()}
+    result = class_images.maximise(network, [0, 1], start, iterations=3, snapshots_at=[0])
+    assert torch.equal(start, before) and not start.requires_grad
+    assert torch.equal(result.snapshots[0], start)
+    assert not network.training and all(p.grad is None for p in network.parameters())
+    assert not any(m._forward_hooks or m._backward_hooks for m in network.modules())
+    assert all(torch.equal(state[k], v) for k, v in network.state_dict().items())
+
+
+def test_images_stay_in_range_and_scores_rise():
+    result = class_images.maximise(Small(), [0, 1, 2, 3], iterations=40, jitter=2)
+    assert result.images.min() >= 0 and result.images.max() <= 1
+    assert (result.scores[-1] > result.scores[0]).all()
+
+
+def test_blur_smooths_and_jitter_is_undone():
+    network, start = Linear(), random_images(1, size=5)
+    tiny = {"iterations": 1, "learning_rate": 1e-9, "l2": 0}
+    moved = class_images.maximise(network, [0], start, jitter=4, blur_every=None, **tiny)
+    torch.testing.assert_close(moved.images, start, rtol=0, atol=1e-8)
+
+    even = torch.full((1, 3, 12, 12), 0.5).double()
+    point = even.clone()
+    point[..., 6, 6] = 1
+    small = {"iterations": 1, "learning_rate": 1e-9, "l2": 0, "jitter": 0}
+    assert torch.allclose(class_images.maximise(Small(), [0], even, **small).images, even)
+    blurred = class_images.maximise(Small(), [0], point, blur_sigma=0.5, **small).images - 0.5
+    weight = [math.exp(-(k**2) / (2 * 0.5**2)) for k in (-2, -1, 0, 1, 2)]
+    centre, beside = weight[2] / sum(weight), weight[1] / sum(weight)
+    torch.testing.assert_close(blurred[0, 0, 6, 6].item(), 0.5 * centre**2, rtol=1e-5, atol=0)
+    torch.testing.assert_close(blurred[0, 0, 6, 7].item(), 0.5 * centre * beside, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"classes": [4]}, ValueError, "classes holds 4, expected 0 to 3"),
+        ({"classes": []}, ValueError, "classes is empty"),
+        ({"classes": [0.5]}, TypeError, "classes is torch.float32"),
+        ({"start": random_images(2)}, ValueError, r"classes has shape \(1,\), expected \(2,\)"),
+        ({"start": random_images(1) + 1}, ValueError, "start has values"),
+        ({"start": random_images(1) * math.nan}, ValueError, "start has values"),
+        ({"start": random_images(1)[:, :1]}, ValueError, "start has shape"),
+        ({"iterations": 0}, ValueError, "iterations is 0, expected at least 1"),
+        ({"learning_rate": 0}, ValueError, "learning_rate is 0, expected above 0"),
+        ({"learning_rate": math.nan}, ValueError, "learning_rate is nan"),
+        ({"l2": -1}, ValueError, "l2 is -1"),
+        ({"blur_every": 0}, ValueError, "blur_every is 0"),
+        ({"blur_sigma": 0}, ValueError, "blur_sigma is 0"),
+        ({"jitter": -1}, ValueError, "jitter is -1"),
+        ({"snapshots_at": [300]}, ValueError, "snapshots_at holds 300, expected 0 to 200"),
+    ],
+)
+def test_arguments_that_are_refused(change, error, message):
+    arguments = {"classes": [0]} | change
+    with pytest.raises(error, match=message):
+        class_images.maximise(Small(), **arguments)
+
+
+def test_a_real_network_knows_its_image():
+    network = pretrained.load("efficientnet_lite0")
+    start = torch.full((1, 3, 64, 64), 0.5)
+    result = class_images.maximise(network, [985], start, 20, learning_rate=2, jitter=0)
+    with torch.no_grad():
+        assert network(start).argmax(1).item() != 985
+        assert network(result.images).argmax(1).item() == 985
