@@ -6,7 +6,8 @@ import torch
 def check_images(images, channels=3, name="images"):
     """Raise unless `images` is a float tensor (N, channels, H, W) in [0, 1], with N at least 1.
 
-    `name` is what the error calls it. Raises TypeError for another type, ValueError for another shape or range (NaN included).
+    Raises TypeError for another type, ValueError for another shape or range (NaN included); `name`
+    is what the message calls the images.
     """
     if not isinstance(images, torch.Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__

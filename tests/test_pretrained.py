@@ -1,0 +1,406 @@
+"""Pretrained networks and their features, against torchvision and the bare modules."""
+
+import functools
+import hashlib
+import http.server
+import pickle
+import threading
+import urllib.error
+
+import pytest
+import torch
+import torchvision
+
+from dlapps.models import features, pretrained
+
+TORCHVISION = [name for name in pretrained.NAMES if not name.startswith("efficientnet")]
+
+
+@functools.cache
+def build(name):
+    """Return a network with random weights, the same for all tests of it."""
+    torch.manual_seed(0)
+    return pretrained.build(name).requires_grad_(False)
+
+
+def reference(name):
+    """Return torchvision's own module with the weights of `build(name)`, in eval mode."""
+    with torch.device("meta"):
+        module = torchvision.models.get_model(name, weights=None)
+    module.load_state_dict(build(name).body.state_dict(), assign=True)
+    return module.eval()
+
+
+def random_images(count, size=64, channels=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (count, channels, size, size), generator=generator).to(torch.uint8)
+
+
+def normalised(network, images):
+    return (images - network.mean) / network.std
+
+
+def hook_count(network):
+    return sum(len(module._forward_hooks) for module in network.modules())
+
+
+# Preprocessing
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_preprocessing_is_torchvisions(name):
+    network = build(name)
+    preset = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].transforms()
+    image = random_images(1, size=256)  # of this size, the preset only crops the middle
+    ours = normalised(network, network.prepare(image[:, :, 16:-16, 16:-16]))
+    torch.testing.assert_close(ours, preset(image))
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_efficientnet_lite_sees_minus_one_to_one(name):
+    network = build(name)
+    image = random_images(1, size=network.input_size)
+    expected = (image.float() - 127) / 128
+    torch.testing.assert_close(normalised(network, network.prepare(image)), expected)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_forward_normalises_and_body_does_not(name):
+    images = torch.rand(2, 3, 64, 64)
+    preset = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].transforms()
+    normalise = torchvision.transforms.Normalize(preset.mean, preset.std)
+    torch.testing.assert_close(build(name)(images), reference(name)(normalise(images)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_prepare_resizes_and_repeats_grey(channels):
+    network = build("squeezenet1_1")
+    images = torch.randint(256, (2, channels, 50, 80), dtype=torch.uint8)
+    prepared = network.prepare(images)
+    assert prepared.shape == (2, 3, 224, 224)
+    assert prepared.min() >= 0
+    assert prepared.max() <= 1
+    if channels == 1:
+        assert torch.equal(prepared[:, 0], prepared[:, 2])
+    assert network.prepare(images, size=96).shape == (2, 3, 96, 96)
+
+
+def test_categories_are_imagenets():
+    categories = build("squeezenet1_1").categories
+    assert len(categories) == 1000
+    assert (categories[0], categories[281], categories[999]) == ("tench", "tabby", "toilet tissue")
+
+
+# Features
+
+
+def test_vgg16_features_are_those_of_the_truncated_network():
+    network, module = build("vgg16"), reference("vgg16")
+    images = torch.rand(2, 3, 64, 64)
+    maps = module.features[:30](normalised(network, images))
+    flat = module.avgpool(module.features[30:](maps)).flatten(1)
+    expected = {
+        "relu5": maps.mean((2, 3)),
+        "relu6": module.classifier[:2](flat),
+        "relu7": module.classifier[:5](flat),
+        "relu8": module.classifier(flat),
+    }
+    found = network.features(images, list(expected))
+    assert [tuple(found[k].shape) for k in expected] == [(2, 512), (2, 4096), (2, 4096), (2, 1000)]
+    for layer, values in expected.items():
+        torch.testing.assert_close(found[layer], values)
+
+
+def test_alexnet_features_are_those_of_the_truncated_network():
+    network, module = build("alexnet"), reference("alexnet")
+    images = torch.rand(2, 3, 96, 96)
+    maps = module.features[:12](normalised(network, images))
+    flat = module.avgpool(module.features[12:](maps)).flatten(1)
+    found = network.features(images, ["relu5", "relu6", "relu7"])
+    torch.testing.assert_close(found["relu5"], maps.mean((2, 3)))
+    torch.testing.assert_close(found["relu6"], module.classifier[:3](flat))
+    torch.testing.assert_close(found["relu7"], module.classifier[:6](flat))
+
+
+def test_resnet50_features_are_those_of_the_truncated_network():
+    network, module = build("resnet50"), reference("resnet50")
+    images = torch.rand(1, 3, 64, 64)
+    stages = list(module.children())
+    maps = torch.nn.Sequential(*stages[:8])(normalised(network, images))
+    found = network.features(images, ["layer4", "pool", "logits"])
+    torch.testing.assert_close(found["layer4"], maps.mean((2, 3)))
+    torch.testing.assert_close(found["pool"], maps.mean((2, 3)))
+    torch.testing.assert_close(found["logits"], module.fc(maps.mean((2, 3))))
+
+
+def test_squeezenet_features_are_those_of_the_truncated_network():
+    network, module = build("squeezenet1_1"), reference("squeezenet1_1")
+    images = torch.rand(2, 3, 96, 96)
+    x = normalised(network, images)
+    found = network.activations(images, network.layers)
+    torch.testing.assert_close(found["conv1"], module.features[0](x))  # not overwritten by ReLU
+    torch.testing.assert_close(found["fire8"], module.features[:12](x))
+    torch.testing.assert_close(found["fire9"], module.features(x))
+    torch.testing.assert_close(network.features(images, ["logits"])["logits"], module(x))
+
+
+def test_efficientnet_features_are_its_own():
+    network = build("efficientnet_lite0")
+    images = torch.rand(2, 3, 96, 96)
+    body, x = network.body, normalised(network, images)
+    pooled = body.extract_features(x).mean((2, 3))
+    block = body._bn0(body._conv_stem(x)).clamp(0, 6)
+    for module in body._blocks:
+        block = module(block)
+    found = network.features(images, ["block16", "pool", "logits"])
+    torch.testing.assert_close(found["block16"], block.mean((2, 3)))
+    torch.testing.assert_close(found["pool"], pooled)
+    torch.testing.assert_close(found["logits"], body._fc(pooled))
+
+
+@pytest.mark.parametrize("name", pretrained.NAMES)
+def test_every_named_layer_exists(name):
+    network = build(name)
+    images = torch.rand(1, 3, 64, 64)
+    found = network.features(images, network.layers)
+    assert list(found) == list(network.layers)
+    assert all(values.ndim == 2 for values in found.values())
+    assert network.default_layer in network.layers
+    torch.testing.assert_close(found[network.layers[-1]], network(images))
+
+
+def test_hooks_are_removed_also_after_failures():
+    network = build("squeezenet1_1")
+    network.features(torch.rand(1, 3, 64, 64), ["fire9"])
+    with pytest.raises(ValueError, match="expected"):
+        network.features(torch.full((1, 3, 64, 64), 2.0), ["fire9"])
+    with pytest.raises(RuntimeError):  # an image too small for the pooling
+        network.features(torch.rand(1, 3, 4, 4), ["fire9"])
+    with pytest.raises(ValueError, match="'fire10', expected names from conv1, fire8"):
+        network.features(torch.rand(1, 3, 64, 64), ["fire9", "fire10"])
+    assert hook_count(network) == 0
+
+
+# Extraction for many images
+
+
+@pytest.fixture
+def data_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLAPPS_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_batches_give_what_one_pass_gives(data_root):
+    network, images = build("squeezenet1_1"), random_images(5, channels=1)
+    whole = network.features(network.prepare(images), ["fire8", "fire9"])
+    found = features.extract(network, images, ["fire8", "fire9"], batch_size=2, cache=False)
+    for layer, values in whole.items():
+        torch.testing.assert_close(found[layer], values, rtol=1e-4, atol=1e-5)
+        assert found[layer].dtype == torch.float32
+    assert not list(data_root.iterdir())
+
+
+def test_second_extraction_reads(data_root, monkeypatch):
+    network, images = build("squeezenet1_1"), random_images(3)
+    first = features.extract(network, images, ["fire9"])
+
+    def broken(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(network, "features", broken)
+    assert torch.equal(features.extract(network, images, ["fire9"])["fire9"], first["fire9"])
+    for other in (
+        lambda: features.extract(network, images.flip(0), ["fire9"]),
+        lambda: features.extract(network, images, ["fire8"]),
+    ):
+        with pytest.raises(AssertionError, match="computed again"):
+            other()
+
+
+def test_other_weights_are_another_cache(data_root):
+    images = random_images(2)
+    first = features.extract(build("squeezenet1_1"), images, ["fire9"])
+    torch.manual_seed(1)
+    second = features.extract(pretrained.build("squeezenet1_1"), images, ["fire9"])
+    assert not torch.equal(first["fire9"], second["fire9"])
+    assert len(list((data_root / "cache").iterdir())) == 2
+
+
+def test_damaged_cache_is_computed_again(data_root, capsys):
+    network, images = build("squeezenet1_1"), random_images(2)
+    first = features.extract(network, images, ["fire9"])
+    (path,) = (data_root / "cache").iterdir()
+    path.write_bytes(path.read_bytes()[:1000])
+    second = features.extract(network, images, ["fire9"])
+    assert torch.equal(first["fire9"], second["fire9"])
+    assert "cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "error", "message"),
+    [
+        (torch.rand(2, 3, 8, 8), {}, TypeError, "expected a uint8 tensor"),
+        (random_images(2)[0], {}, ValueError, r"shape \(3, 64, 64\)"),
+        (random_images(2)[:0], {}, ValueError, "N at least 1"),
+        (random_images(2), {"batch_size": 0}, ValueError, "batch_size is 0"),
+        (random_images(2), {"layers": []}, ValueError, "layers is empty"),
+        (random_images(2), {"layers": ["relu7"]}, ValueError, "'relu7'"),
+    ],
+)
+def test_extraction_refuses(images, options, error, message):
+    options = {"layers": ["fire9"], "cache": False} | options
+    with pytest.raises(error, match=message):
+        features.extract(build("squeezenet1_1"), images, **options)
+
+
+# What networks refuse
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.full((1, 3, 64, 64), 1.5), ValueError, r"values in \[1.5, 1.5\], expected \[0, 1\]"),
+        (torch.full((1, 3, 64, 64), -0.5), ValueError, "expected"),
+        (torch.full((1, 3, 64, 64), float("nan")), ValueError, "nan"),
+        (torch.rand(3, 64, 64), ValueError, r"shape \(3, 64, 64\), expected \(N, 3, H, W\)"),
+        (torch.rand(1, 1, 64, 64), ValueError, r"shape \(1, 1, 64, 64\)"),
+        (random_images(1), TypeError, "torch.uint8, expected a float tensor"),
+        ([[0.5]], TypeError, "images is list"),
+    ],
+)
+def test_forward_refuses(images, error, message):
+    with pytest.raises(error, match=message):
+        build("squeezenet1_1")(images)
+
+
+@pytest.mark.parametrize("function", [pretrained.build, pretrained.load])
+def test_unknown_name_lists_the_known(function):
+    with pytest.raises(ValueError, match="'vgg', expected one of vgg16, alexnet"):
+        function("vgg")
+
+
+# Weights
+
+
+@pytest.fixture
+def weights_folder(tmp_path, monkeypatch):
+    """An empty DLAPPS_WEIGHTS, and no network."""
+
+    def no_network(*_args, **_options):
+        raise urllib.error.URLError("no network here")
+
+    monkeypatch.setenv("DLAPPS_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    return tmp_path
+
+
+def test_packaged_weights_load_frozen_in_eval_mode():
+    network = pretrained.load("efficientnet_lite0")
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+    assert network(torch.rand(1, 3, 64, 64)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize("file_name", ["squeezenet1_1.pth", "squeezenet1_1-b8a52dc0.pth"])
+def test_local_weights_are_used(weights_folder, file_name):
+    state = build("squeezenet1_1").body.state_dict()
+    torch.save(state, weights_folder / file_name)
+    found = pretrained.load("squeezenet1_1").body.state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in state.items())
+
+
+def test_weights_of_another_network_are_refused(weights_folder):
+    torch.save(build("alexnet").body.state_dict(), weights_folder / "squeezenet1_1.pth")
+    with pytest.raises(ValueError, match="do not fit"):
+        pretrained.load("squeezenet1_1")
+
+
+class Malicious:
+    """Unpickled without care, it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_pickle_that_runs_code_is_refused(weights_folder):
+    victim = weights_folder / "was_here"
+    for write in (
+        lambda path: path.write_bytes(pickle.dumps({"features": Malicious(victim)}, protocol=2)),
+        lambda path: torch.save({"features": Malicious(victim)}, path),
+    ):
+        write(weights_folder / "squeezenet1_1.pth")
+        with pytest.raises(ValueError, match=r"squeezenet1_1\.pth does not hold a state dict"):
+            pretrained.load("squeezenet1_1")
+        assert not victim.exists()
+
+
+@pytest.mark.parametrize("content", ["empty", "text", "truncated", "html", "list", "nested"])
+def test_damaged_weights_are_refused(weights_folder, content):
+    path = weights_folder / "squeezenet1_1.pth"
+    state = build("squeezenet1_1").body.state_dict()
+    torch.save({"list": [1, 2], "nested": {"state_dict": state}}.get(content, state), path)
+    if content == "truncated":
+        path.write_bytes(path.read_bytes()[:100_000])
+    elif content in ("empty", "text", "html"):
+        page = b"<!DOCTYPE html><html>Not found</html>"
+        path.write_bytes({"empty": b"", "text": b"not weights\n" * 9, "html": page}[content])
+    with pytest.raises(ValueError, match=r"squeezenet1_1"):
+        pretrained.load("squeezenet1_1")
+
+
+def test_no_weights_says_where_they_were_sought(weights_folder):
+    with pytest.raises(pretrained.WeightsUnavailable) as raised:
+        pretrained.load("vgg16")
+    for part in ("VGG16", "https://download.pytorch.org", "no network here", "vgg16.pth"):
+        assert part in str(raised.value)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A site with weights of SqueezeNet 1.1: a function that publishes them under a name."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("DLAPPS_WEIGHTS", raising=False)
+    weights = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
+    torch.save(build("squeezenet1_1").body.state_dict(), folder / "weights.pth")
+    content = (folder / "weights.pth").read_bytes()
+
+    def publish(file_name):
+        name = file_name.format(hash=hashlib.sha256(content).hexdigest()[:8])
+        (folder / name).write_bytes(content)
+        address = f"http://127.0.0.1:{site.server_address[1]}/{name}"
+        monkeypatch.setattr(weights.value, "url", address)
+        return folder / name
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
+        thread = threading.Thread(target=site.serve_forever)
+        thread.start()
+        yield publish
+        site.shutdown()
+        thread.join()
+
+
+def test_weights_are_downloaded_once(server):
+    published = server("squeezenet1_1-{hash}.pth")
+    pretrained.load("squeezenet1_1")
+    published.unlink()
+    network = pretrained.load("squeezenet1_1")
+    assert torch.equal(network.body.features[0].bias, build("squeezenet1_1").body.features[0].bias)
+
+
+def test_download_with_another_hash_is_refused(server):
+    server("squeezenet1_1-00000000.pth")
+    with pytest.raises(pretrained.WeightsUnavailable, match="hash"):
+        pretrained.load("squeezenet1_1")
+
+
+def test_missing_page_is_unavailable(server):
+    server("squeezenet1_1-{hash}.pth").unlink()
+    with pytest.raises(pretrained.WeightsUnavailable, match="404"):
+        pretrained.load("squeezenet1_1")
