@@ -284,13 +284,14 @@ def test_unknown_name_lists_the_known(function):
 
 @pytest.fixture
 def weights_folder(tmp_path, monkeypatch):
-    """An empty DLAPPS_WEIGHTS, and no network."""
+    """An empty DLAPPS_WEIGHTS, an empty cache of torch.hub, and no network."""
 
     def no_network(*_args, **_options):
         raise urllib.error.URLError("no network here")
 
     monkeypatch.setenv("DLAPPS_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     return tmp_path
 
 
@@ -403,4 +404,13 @@ def test_download_with_another_hash_is_refused(server):
 def test_missing_page_is_unavailable(server):
     server("squeezenet1_1-{hash}.pth").unlink()
     with pytest.raises(pretrained.WeightsUnavailable, match="404"):
+        pretrained.load("squeezenet1_1")
+
+
+def test_damaged_download_is_named(server, tmp_path):
+    server("squeezenet1_1-{hash}.pth")
+    pretrained.load("squeezenet1_1")
+    (path,) = (tmp_path / "torch" / "hub" / "checkpoints").iterdir()
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=path.name):
         pretrained.load("squeezenet1_1")

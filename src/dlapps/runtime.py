@@ -141,7 +141,7 @@ def start(notebook):
     if "google.colab" in sys.modules:
         print("For a GPU: Runtime > Change runtime type > T4 GPU, then run this cell again.")
     if profile() == "full":
-        print("The full profile takes an hour or more on a CPU; long runs save checkpoints.")
+        print("On a CPU the full profile takes long; what takes minutes goes on where it stopped.")
 
 
 def _shown(path):

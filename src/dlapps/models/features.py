@@ -4,7 +4,6 @@ import torch
 
 from dlapps import runtime
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
-from dlapps.models import pretrained
 from dlapps.models.checks import check_uint8_images
 
 
@@ -24,7 +23,9 @@ def extract(network, images, layers, batch_size=32, cache=True):
         raise ValueError(f"layers is empty, expected names from {', '.join(network.layers)}")
     made_from = path = None
     if cache:
-        made_from = fingerprint(network.state_dict(), images, layers, pretrained)
+        settings = [[layer, network.layer_modules.get(layer)] for layer in layers]
+        settings += [network.name, network.input_size, network.interpolation.value]
+        made_from = fingerprint(network.state_dict(), images, settings, type(network), extract)
         path = runtime.writable_data_root() / "cache" / f"features-{network.name}-{made_from}.pt"
         kept = load_checkpoint(path, made_from)
         if kept is not None:

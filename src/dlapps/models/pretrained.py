@@ -61,16 +61,19 @@ def _torchvision(name, title, layers, default_layer):
         )
         if files:
             return _read_weights(files[0])
-        try:
-            return torch.hub.load_state_dict_from_url(
-                weights.url, map_location="cpu", check_hash=True, weights_only=True
-            )
-        # OSError: refused, interrupted, no room. RuntimeError: the hash is not the address's.
-        except (OSError, RuntimeError) as error:
-            raise WeightsUnavailable(
-                f"weights of {title} unavailable: {weights.url}: {error}. "
-                f"Put them on disk as {name}.pth and set DLAPPS_WEIGHTS to their folder."
-            ) from error
+        path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            hash_prefix = path.stem.rsplit("-")[-1]
+            try:
+                torch.hub.download_url_to_file(weights.url, str(path), hash_prefix)
+            # OSError: refused, interrupted, no room. RuntimeError: the hash is not the address's.
+            except (OSError, RuntimeError) as error:
+                raise WeightsUnavailable(
+                    f"weights of {title} unavailable: {weights.url}: {error}. "
+                    f"Put them on disk as {name}.pth and set DLAPPS_WEIGHTS to their folder."
+                ) from error
+        return _read_weights(path)
 
     def build():
         return torchvision.models.get_model(name, weights=None)
@@ -173,7 +176,8 @@ class PretrainedNetwork(nn.Module):
     """An ImageNet classifier that takes images in [0, 1] and normalises them itself.
 
     Attributes: `name`, `title` (for figures), `input_size` (pixels), `categories` (1,000 class
-    names), `layers` (names that `features` and `activations` accept) and `default_layer`.
+    names), `layers` (names that `features` and `activations` accept), `layer_modules` (what
+    computes each) and `default_layer`.
     `mean` and `std` are those of the images that the network was trained on.
     """
 
@@ -190,7 +194,7 @@ class PretrainedNetwork(nn.Module):
         )
         self.layers = tuple(architecture.layers)
         self.default_layer = architecture.default_layer
-        self._modules_of_layers = architecture.layers
+        self.layer_modules = architecture.layers
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
         self.body = architecture.build()
@@ -238,10 +242,10 @@ class PretrainedNetwork(nn.Module):
 
         try:
             for layer in layers:
-                if layer not in self._modules_of_layers:
+                if layer not in self.layer_modules:
                     names = ", ".join(self.layers)
                     raise ValueError(f"layers holds {layer!r}, expected names from {names}")
-                module = self.body.get_submodule(self._modules_of_layers[layer])
+                module = self.body.get_submodule(self.layer_modules[layer])
                 hook = module.register_forward_hook(lambda *call, layer=layer: keep(layer, call[2]))
                 handles.append(hook)
             yield outputs
