@@ -2,6 +2,7 @@
 
 import math
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -112,5 +113,6 @@ def labelled_mosaic(images, row_labels, column_labels, title, x_label=None, y_la
     axes.set_xticks(np.arange(columns) * (width + gap) + width / 2, column_labels)
     axes.set_yticks(np.arange(len(row_labels)) * (height + gap) + height / 2, row_labels)
     axes.set(xlabel=x_label, ylabel=y_label)
-    figure.suptitle(title)
+    # Not above the figure: the image keeps its shape, which leaves room there.
+    axes.set_title(title, fontsize=mpl.rcParams["figure.titlesize"], pad=10)
     return figure
