@@ -1,5 +1,6 @@
 """Where and how a notebook runs: profile, folders, device, seeds, progress."""
 
+import importlib.util
 import inspect
 import os
 import platform
@@ -138,10 +139,17 @@ def start(notebook):
         print(f"Device: {torch.cuda.get_device_name()}")
         return
     print(f"Device: CPU, {torch.get_num_threads()} threads. No GPU is attached.")
-    if "google.colab" in sys.modules:
+    if _on_colab():
         print("For a GPU: Runtime > Change runtime type > T4 GPU, then run this cell again.")
     if profile() == "full":
         print("On a CPU the full profile takes long; what takes minutes goes on where it stopped.")
+
+
+def _on_colab():
+    try:
+        return importlib.util.find_spec("google.colab") is not None
+    except ModuleNotFoundError:  # there is no package google at all
+        return False
 
 
 def _shown(path):
