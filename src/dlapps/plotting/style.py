@@ -27,7 +27,7 @@ def apply():
         {
             "figure.constrained_layout.use": True,
             "figure.dpi": 100,
-            "savefig.dpi": 120,
+            "savefig.dpi": 100,
             "savefig.bbox": "tight",
             "font.size": 10,
             "axes.titlesize": 10,
