@@ -69,3 +69,15 @@ def test_start_says_versions_and_that_there_is_no_gpu(monkeypatch, capsys):
     assert "1_transfer_learning: profile quick" in printed
     assert torch.__version__ in printed
     assert "No GPU" in printed
+
+
+def test_start_says_where_downloads_go_if_the_data_folder_is_read_only(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("DLAPPS_DATA", str(tmp_path))
+    runtime.start("1_transfer_learning")
+    assert "read-only" not in capsys.readouterr().out
+    tmp_path.chmod(0o555)
+    runtime.start("1_transfer_learning")
+    assert "(read-only: downloads and caches go to data)" in capsys.readouterr().out
+    tmp_path.chmod(0o755)

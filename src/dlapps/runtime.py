@@ -130,7 +130,9 @@ def start(notebook):
     # pooch, which scikit-image imports, looks for the widgets of a bar that nobody draws.
     warnings.filterwarnings("ignore", "IProgress not found", TqdmWarning)
     seed_everything(0)
-    print(f"{notebook}: profile {profile()}, data in {_shown(data_root())}")
+    folder, writable = _shown(data_root()), _shown(writable_data_root())
+    elsewhere = "" if writable == folder else f" (read-only: downloads and caches go to {writable})"
+    print(f"{notebook}: profile {profile()}, data in {folder}{elsewhere}")
     print(
         f"Python {platform.python_version()}, torch {torch.__version__}, torchvision "
         f"{torchvision.__version__}, NumPy {np.__version__}, Matplotlib {matplotlib.__version__}"
