@@ -14,7 +14,7 @@ def check_images(images, channels=3, name="images"):
         raise TypeError(f"{name} is {kind}, expected a float tensor with values in [0, 1]")
     _check_shape(images, (channels,), name)
     with torch.no_grad():
-        low, high = images.min().item(), images.max().item()
+        low, high = (bound.item() for bound in images.aminmax())
     if not (low >= 0 and high <= 1):  # also false for NaN
         raise ValueError(f"{name} has values in [{low:g}, {high:g}], expected [0, 1]")
 

@@ -7,6 +7,7 @@ from dlapps.plotting.confusion import confusion_matrix
 from dlapps.plotting.curves import curve_panels, curves, draw_curves, running_mean
 from dlapps.plotting.images import (
     image_grid,
+    image_table,
     labelled_mosaic,
     mosaic,
     mosaics,
@@ -14,7 +15,7 @@ from dlapps.plotting.images import (
     to_array,
 )
 from dlapps.plotting.predictions import predictions
-from dlapps.plotting.saliency import image_table, saliency_maps
+from dlapps.plotting.saliency import saliency_maps
 
 style.apply()
 

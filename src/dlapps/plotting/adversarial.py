@@ -8,8 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dlapps.plotting import style
 from dlapps.plotting.curves import draw_curves
-from dlapps.plotting.images import show_image
-from dlapps.plotting.saliency import image_axes
+from dlapps.plotting.images import image_axes, show_image
 
 
 def fooled_images(originals, fooled, before, after, changes, title, magnifications=(1, 10, 100)):

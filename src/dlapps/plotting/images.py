@@ -116,3 +116,40 @@ def labelled_mosaic(images, row_labels, column_labels, title, x_label=None, y_la
     # Not above the figure: the image keeps its shape, which leaves room there.
     axes.set_title(title, fontsize=mpl.rcParams["figure.titlesize"], pad=10)
     return figure
+
+
+def image_table(rows, row_titles, column_titles, title):
+    """Draw images rows[i][j], (C, H, W), with titles beside the rows and above the columns."""
+    figure, axes = image_axes(len(row_titles), len(column_titles), -0.05, title)
+    for row, row_images, row_title in zip(axes, rows, row_titles, strict=True):
+        for ax, image in zip(row, row_images, strict=True):
+            show_image(ax, image)
+        title_row(row[0], row_title)
+    for ax, text in zip(axes[0], column_titles, strict=True):
+        ax.set_title(text, fontsize=9)
+    return figure
+
+
+def image_axes(rows, columns, gap, title):
+    """Return a figure and its axes (rows, columns) for square images, `gap` inches above each."""
+    cell = (style.WIDTH - 0.4) / columns
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(style.WIDTH, rows * (cell + gap) + 0.7), squeeze=False
+    )
+    figure.suptitle(title)
+    return figure, axes
+
+
+def title_row(axes, text):
+    """Write `text` upwards at the left of the first image of a row."""
+    axes.text(
+        -0.05,
+        0.5,
+        text,
+        transform=axes.transAxes,
+        rotation=90,
+        ha="right",
+        va="center",
+        multialignment="center",
+        fontsize=9,
+    )
