@@ -85,6 +85,19 @@ def test_prepare_resizes_and_repeats_grey(channels):
     assert network.prepare(images, size=96).shape == (2, 3, 96, 96)
 
 
+def test_another_normalisation_is_a_copys():
+    network, images = build("squeezenet1_1"), torch.rand(2, 3, 64, 64)
+    mean, std = [0.1, 0.2, 0.3], [1.0, 2.0, 4.0]
+    other = network.with_normalisation(mean, std)
+    shifted = (images - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    torch.testing.assert_close(other(images), network.body(shifted))
+    torch.testing.assert_close(network.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+    with pytest.raises(ValueError, match=r"mean is \[0.5\], expected three finite numbers"):
+        network.with_normalisation([0.5], std)
+    with pytest.raises(ValueError, match=r"std is .*, expected three finite numbers above 0"):
+        network.with_normalisation(mean, [1.0, 0.0, 1.0])
+
+
 def test_categories_are_imagenets():
     categories = build("squeezenet1_1").categories
     assert len(categories) == 1000
@@ -152,9 +165,9 @@ def test_efficientnet_features_are_its_own():
     block = body._bn0(body._conv_stem(x)).clamp(0, 6)
     for module in body._blocks:
         block = module(block)
-    found = network.features(images, ["block16", "pool", "logits"])
+    found = network.features(images, ["block16", "head", "logits"])
     torch.testing.assert_close(found["block16"], block.mean((2, 3)))
-    torch.testing.assert_close(found["pool"], pooled)
+    torch.testing.assert_close(found["head"], pooled)
     torch.testing.assert_close(found["logits"], body._fc(pooled))
 
 
@@ -198,6 +211,108 @@ def test_batches_give_what_one_pass_gives(data_root):
         torch.testing.assert_close(found[layer], values, rtol=1e-4, atol=1e-5)
         assert found[layer].dtype == torch.float32
     assert not list(data_root.iterdir())
+
+
+def test_features_are_the_mean_over_the_views(data_root):
+    network, images = build("squeezenet1_1"), random_images(3, channels=1)
+    views = [
+        network.features(view, ["fire9", "logits"])
+        for size in (64, 96)
+        for view in (network.prepare(images, size), network.prepare(images, size).flip(3))
+    ]
+    found = features.extract(
+        network, images, ["fire9", "logits"], sizes=[64, 96], mirrored=True, cache=False
+    )
+    for layer in ("fire9", "logits"):
+        expected = sum(view[layer] for view in views) / 4
+        torch.testing.assert_close(found[layer], expected, rtol=1e-4, atol=1e-5)
+    found = features.extract(network, images, ["fire9"], sizes=[64], cache=False)
+    torch.testing.assert_close(found["fire9"], views[0]["fire9"], rtol=1e-4, atol=1e-5)
+
+
+def test_bands_go_from_top_to_bottom(data_root):
+    network, images = build("squeezenet1_1"), random_images(2, size=144)
+    inputs = network.prepare(images, 144)
+    maps = network.activations(inputs, ["fire9"])["fire9"]
+    assert maps.shape[2] == 8
+    found = features.extract(
+        network, images, ["fire9"], sizes=[144], bands=4, batch_size=2, cache=False
+    )["fire9"]
+    assert found.shape == (2, 4 * 512)
+    for band in range(4):
+        expected = maps[:, :, 2 * band : 2 * band + 2].mean((2, 3))
+        part = found[:, 512 * band : 512 * (band + 1)]
+        torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5)
+    logits = network.features(inputs, ["logits"], bands=4)["logits"]
+    torch.testing.assert_close(logits, network(inputs))
+    with pytest.raises(ValueError, match="bands is 9, expected at most the 8 rows of fire9"):
+        network.features(inputs, ["fire9"], bands=9)
+
+
+def test_settings_have_caches_of_their_own(data_root):
+    network, images = build("squeezenet1_1"), random_images(2)
+    options = [{}, {"sizes": [96]}, {"mirrored": True}, {"dtype": torch.bfloat16}]
+    found = [features.extract(network, images, ["fire9"], **o)["fire9"] for o in options]
+    assert len(list((data_root / "cache").iterdir())) == len(options)
+    assert not any(torch.equal(found[0], other) for other in found[1:])
+    torch.testing.assert_close(found[3], found[0], rtol=0.05, atol=0.02)
+    assert found[3].dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", pretrained.NAMES)
+def test_folded_batch_norms_change_nothing(name):
+    torch.manual_seed(0)
+    network = pretrained.build(name)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.1)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    folded = features.fold_batch_norms(network, network.layers)
+    norms = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    # ResNet-50's conv1 is the convolution alone, so what comes after it must not go into it.
+    assert len(norms) == (1 if name == "resnet50" else 0)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network.features(images, network.layers)
+        found = folded.features(images, network.layers)
+    for layer, values in expected.items():
+        scale = values.abs().max().item()
+        torch.testing.assert_close(found[layer], values, rtol=1e-3, atol=1e-4 * scale)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_interrupted_extraction_goes_on(data_root, monkeypatch):
+    network, images = build("squeezenet1_1"), random_images(10)
+    options = {"layers": ["fire9", "logits"], "batch_size": 2}
+    whole = features.extract(network, images, **options, cache=False)
+    monkeypatch.setattr(features, "SAVED_EVERY", 4)
+    view, seen = features._view, []
+
+    def stops_after(count):
+        def interrupted(network, batch, *rest):
+            if len(seen) == count:
+                raise KeyboardInterrupt
+            seen.append(len(batch))
+            return view(network, batch, *rest)
+
+        # Not its own source, which is part of the fingerprint.
+        monkeypatch.setattr(features, "fingerprint", lambda *_: "the same")
+        monkeypatch.setattr(features, "_view", interrupted)
+
+    stops_after(3)  # batches of 2: four images are saved, two are lost
+    with pytest.raises(KeyboardInterrupt):
+        features.extract(network, images, **options)
+    seen.clear()
+    stops_after(None)
+    found = features.extract(network, images, **options)
+    assert sum(seen) == 6
+    assert all(torch.equal(found[layer], whole[layer]) for layer in whole)
+    seen.clear()
+    features.extract(network, images, **options)
+    assert not seen
 
 
 def test_second_extraction_reads(data_root, monkeypatch):
@@ -244,6 +359,10 @@ def test_damaged_cache_is_computed_again(data_root, capsys):
         (random_images(2)[:0], {}, ValueError, "N at least 1"),
         (random_images(2), {"batch_size": 0}, ValueError, "batch_size is 0"),
         (random_images(2), {"layers": []}, ValueError, "layers is empty"),
+        (random_images(2), {"bands": 0}, ValueError, "bands is 0, expected at least 1"),
+        (random_images(2), {"sizes": []}, ValueError, r"sizes is \[\], expected at least one"),
+        (random_images(2), {"sizes": [0]}, ValueError, r"sizes is \[0\], expected"),
+        (random_images(2), {"dtype": torch.int8}, ValueError, "dtype is torch.int8, expected"),
         (random_images(2), {"layers": ["relu7"]}, ValueError, "'relu7'"),
     ],
 )

@@ -27,6 +27,12 @@ def check_uint8_images(images, channels=(1, 3)):
     _check_shape(images, channels, "images")
 
 
+def check_sizes(sizes):
+    """Raise ValueError unless `sizes` are whole numbers of pixels, at least one of them."""
+    if not sizes or not all(type(size) is int and size >= 1 for size in sizes):
+        raise ValueError(f"sizes is {sizes}, expected at least one whole number of pixels")
+
+
 def _check_shape(images, channels, name):
     wanted = f"(N, {' or '.join(map(str, channels))}, H, W) with N at least 1"
     if images.ndim != 4 or images.shape[1] not in channels or images.numel() == 0:

@@ -4,6 +4,7 @@ Every network takes images in [0, 1] and normalises them itself, so that a gradi
 of images is always in pixels, and no caller repeats a mean or a deviation.
 """
 
+import copy
 import importlib
 import pickle
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 import torchvision
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
+from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
@@ -104,13 +106,13 @@ def _efficientnet_lite(number, blocks):
         "conv1": "_bn0",
         f"block{blocks - 5}": f"_blocks.{blocks - 6}",
         f"block{blocks}": f"_blocks.{blocks - 1}",
-        "pool": "_avg_pooling",
+        "head": "_swish",  # called after the stem and after the head, which comes last
         "logits": "_fc",
     }
     return _Architecture(
         f"EfficientNet-Lite{number}",
         layers,
-        "pool",
+        "head",
         lambda: EfficientNet.from_name(name),
         preprocessing,
         load_weights,
@@ -207,6 +209,23 @@ class PretrainedNetwork(nn.Module):
         check_images(images)
         return self.body((images - self.mean) / self.std)
 
+    def with_normalisation(self, mean, std):
+        """Return a copy that subtracts `mean` and divides by `std`, for R, G and B in [0, 1].
+
+        Another normalisation than the network's own is an experiment: it was not trained with it.
+        """
+        other = copy.deepcopy(self)
+        for name, values in {"mean": mean, "std": std}.items():
+            values = torch.as_tensor(values, dtype=torch.float32, device=self.mean.device)
+            above = " above 0" if name == "std" else ""
+            finite = values.shape == (3,) and values.isfinite().all()
+            if not finite or (above and values.min() <= 0):
+                raise ValueError(
+                    f"{name} is {values.tolist()}, expected three finite numbers{above}"
+                )
+            getattr(other, name).copy_(values.view(1, 3, 1, 1))
+        return other
+
     def prepare(self, images, size=None):
         """Turn uint8 images (N, 1 or 3, H, W) into the network's input (N, 3, S, S) in [0, 1].
 
@@ -220,18 +239,42 @@ class PretrainedNetwork(nn.Module):
             images = transforms.resize(images, [size, size], self.interpolation, antialias=True)
         return images.clamp(0, 1)  # bicubic interpolation overshoots
 
+    def module_of(self, layer):
+        """Return the module that computes `layer`; raise ValueError if there is no such layer."""
+        if layer not in self.layer_modules:
+            names = ", ".join(self.layers)
+            raise ValueError(f"layers holds {layer!r}, expected names from {names}")
+        return self.body.get_submodule(self.layer_modules[layer])
+
     def activations(self, images, layers):
         """Return {layer: its raw output} for images (N, 3, H, W) in [0, 1], from one pass."""
         with self._captured(layers) as outputs:
             self(images)
-        return outputs
+        return {layer: outputs[layer] for layer in layers}
 
-    def features(self, images, layers):
-        """Return {layer: (N, D)} for images (N, 3, H, W) in [0, 1]: maps averaged over space."""
-        return {
-            layer: output.mean((2, 3)) if output.ndim == 4 else output
-            for layer, output in self.activations(images, layers).items()
-        }
+    def features(self, images, layers, bands=1):
+        """Return {layer: (N, D)} for images (N, 3, H, W) in [0, 1]: maps averaged over space.
+
+        With `bands`, over each of so many horizontal bands of equal height, from top to bottom
+        (neighbours share a row of the map where the height cannot be divided): D is then
+        bands * channels, a band's channels side by side. What lies where in a scene is what a
+        spatial pyramid adds (Lazebnik et al., CVPR 2006). Outputs without space, vectors and maps
+        of one pixel, are returned as vectors. Raises ValueError for a map of fewer rows.
+        """
+        features = self.activations(images, layers)
+        for layer, output in features.items():
+            if output.ndim == 2:
+                continue
+            if bands == 1 or output.shape[2:] == (1, 1):
+                features[layer] = output.mean((2, 3))
+            else:
+                if output.shape[2] < bands:
+                    raise ValueError(
+                        f"bands is {bands}, expected at most the {output.shape[2]} rows of {layer}"
+                    )
+                means = F.adaptive_avg_pool2d(output, (bands, 1)).squeeze(3)  # (N, C, bands)
+                features[layer] = means.transpose(1, 2).flatten(1)
+        return features
 
     @contextmanager
     def _captured(self, layers):
@@ -242,10 +285,7 @@ class PretrainedNetwork(nn.Module):
 
         try:
             for layer in layers:
-                if layer not in self.layer_modules:
-                    names = ", ".join(self.layers)
-                    raise ValueError(f"layers holds {layer!r}, expected names from {names}")
-                module = self.body.get_submodule(self.layer_modules[layer])
+                module = self.module_of(layer)
                 hook = module.register_forward_hook(lambda *call, layer=layer: keep(layer, call[2]))
                 handles.append(hook)
             yield outputs
