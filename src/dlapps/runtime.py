@@ -1,7 +1,6 @@
 """Where and how a notebook runs: profile, folders, device, seeds, progress."""
 
 import importlib.util
-import inspect
 import os
 import platform
 import random
@@ -101,25 +100,19 @@ def seed_everything(seed):
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def progress(iterable, description, total=None, initial=0):
+def progress(iterable, description, total=None, initial=0, disable=False):
     """Wrap `iterable` in a progress bar with the time that is left, on standard output."""
     return tqdm(
         iterable,
         desc=description,
         total=total,
         initial=initial,
+        disable=disable,
         file=sys.stdout,
         mininterval=0.5,
         dynamic_ncols=sys.stdout.isatty(),
         ncols=None if sys.stdout.isatty() else 96,
     )
-
-
-def show_source(*objects):
-    """Display the source code of functions or classes, coloured, in a notebook."""
-    from IPython.display import Code, display
-
-    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
 
 
 def start(notebook):

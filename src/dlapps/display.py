@@ -1,0 +1,25 @@
+"""What a notebook shows beside figures: source code, tables and answers."""
+
+import inspect
+
+import pandas as pd
+from IPython.display import Code, Markdown, display
+
+
+def show_source(*objects):
+    """Display the source code of functions or classes, coloured."""
+    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
+
+
+def show_table(rows, **formats):
+    """Display a DataFrame, or rows as dictionaries, with "n/a" where there is no value.
+
+    formats: {column: a format such as "{:.1%}", or a function from a value to a text}.
+    """
+    style = pd.DataFrame(rows).convert_dtypes().style.hide(axis="index")
+    display(style.format(formats, precision=3, na_rep="n/a", thousands=","))
+
+
+def answer(text):
+    """Display the answer to a question."""
+    display(Markdown("**Answer.** " + text.strip()))
