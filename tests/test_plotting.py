@@ -114,3 +114,43 @@ def test_running_means_are_the_means_of_their_windows():
     assert (x.tolist(), means.tolist()) == ([2], [2.0])
     with pytest.raises(ValueError, match="window is 0"):
         plotting.running_mean([1.0], 0)
+
+
+def test_dots_stand_at_their_values_and_errors_reach_to_both_sides():
+    figure = plotting.dots(
+        ["a", "b"], {"l2": [0.1, 0.2], "raw": [0.3, np.nan]}, "accuracy", "title",
+        errors={"l2": [0.01, 0.02], "raw": [0.03, 0.04]},
+    )  # fmt: skip
+    (axes,) = figure.axes
+    points = [container.lines[0] for container in axes.containers]
+    np.testing.assert_allclose(points[0].get_xdata(), [0.1, 0.2])
+    bars = axes.containers[0].lines[2][0].get_segments()
+    np.testing.assert_allclose([bar[:, 0] for bar in bars], [[0.09, 0.11], [0.18, 0.22]])
+    assert len({line.get_marker() for line in points}) == 2
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row is at the top
+
+
+def test_spreads_show_every_sample_and_the_fixed_value():
+    samples = np.array([[0.1, 0.5], [0.2, 0.6], [0.3, 0.7]])
+    figure = plotting.spreads(["a", "b"], samples, [0.9, 0.8], ("20", "1"), "p", "title")
+    (axes,) = figure.axes
+    *passes, fixed = axes.lines
+    shown = np.stack([line.get_xdata() for line in passes])
+    np.testing.assert_allclose(shown, samples)
+    np.testing.assert_allclose(fixed.get_xdata(), [0.9, 0.8])
+
+
+def test_each_filter_is_beside_its_maps_of_every_image():
+    images, filters = np.ones((2, 3, 8, 8)), np.zeros((5, 3, 3, 3))
+    maps = np.arange(2 * 5 * 4).reshape(2, 5, 2, 2).astype(float)
+    filters[1, 0, 0, 0], filters[1, 1, 1, 1] = 2, -2
+    figure = plotting.activation_maps(images, maps, filters, "title", list("abcde"))
+    shown = {ax.get_title(loc="left"): ax for ax in figure.axes if ax.get_title(loc="left")}
+    assert list(sorted(shown)) == list("abcde")
+    array = shown["b"].images[0].get_array()
+    assert array[0, 0].tolist() == [1, 0.5, 0.5]  # the largest weight, in red
+    assert array[1, 1].tolist() == [0.5, 0, 0.5]
+    assert (shown["a"].images[0].get_array() == 0.5).all()
+    drawn = [ax for ax in figure.axes if ax.images]
+    assert len(drawn) == 2 + 5 * (1 + 2)

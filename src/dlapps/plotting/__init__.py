@@ -5,6 +5,7 @@ from dlapps.plotting.activations import activation_maps
 from dlapps.plotting.adversarial import confidences, fooled_images
 from dlapps.plotting.confusion import confusion_matrix
 from dlapps.plotting.curves import curve_panels, curves, draw_curves, running_mean
+from dlapps.plotting.dots import dots, spreads
 from dlapps.plotting.images import (
     image_grid,
     image_table,
@@ -25,6 +26,7 @@ __all__ = [
     "confusion_matrix",
     "curve_panels",
     "curves",
+    "dots",
     "draw_curves",
     "fooled_images",
     "image_grid",
@@ -36,6 +38,7 @@ __all__ = [
     "running_mean",
     "saliency_maps",
     "show_image",
+    "spreads",
     "style",
     "to_array",
 ]

@@ -23,21 +23,23 @@ def draw_curves(axes, series, x_label, y_label, title=None):
         axes.legend()
 
 
-def curves(series, x_label, y_label, title):
+def curves(series, x_label, y_label, title, x_scale="linear"):
     """Draw {label: (x, y)} as one figure; x and y are sequences of the same length."""
     figure, axes = plt.subplots(figsize=(style.WIDTH, 3.6))
     draw_curves(axes, series, x_label, y_label)
+    axes.set_xscale(x_scale)
     figure.suptitle(title)
     return figure
 
 
-def curve_panels(panels, x_label, title):
+def curve_panels(panels, x_label, title, x_scale="linear"):
     """Draw {(panel title, y label): {label: (x, y)}} side by side, over the same x axis."""
     figure, axes = plt.subplots(
         1, len(panels), figsize=(style.WIDTH, 3.4), sharex=True, squeeze=False
     )
     for ax, ((name, y_label), series) in zip(axes.flat, panels.items(), strict=True):
         draw_curves(ax, series, x_label, y_label, name)
+        ax.set_xscale(x_scale)
     figure.suptitle(title)
     return figure
 

@@ -7,15 +7,17 @@ from dlapps.plotting import style
 from dlapps.plotting.images import show_image
 
 
-def predictions(images, inputs, names, probabilities, title, truths=None):
+def predictions(images, inputs, names, probabilities, title, truths=None, captions=None):
     """Draw a row an image: the original, the network's input and bars of its top classes.
 
     images: N images (C, H, W), uint8 or in [0, 1].
     inputs: N images (3, S, S) as the network gets them, in any range, which is written above.
     names: N lists of k class names; probabilities: (N, k) in [0, 1].
     truths: N names of the true classes, marked where they are among the k.
+    captions: N texts above the originals, by default `truths`.
     """
     count = len(images)
+    captions = captions or truths
     figure, axes = plt.subplots(
         count,
         3,
@@ -24,7 +26,7 @@ def predictions(images, inputs, names, probabilities, title, truths=None):
         squeeze=False,
     )
     for row, (original, given, bars) in enumerate(axes):
-        show_image(original, images[row], truths[row] if truths else None)
+        show_image(original, images[row], captions[row] if captions else None)
         array = np.asarray(inputs[row])
         low, high = array.min(), array.max()
         show_image(given, (array - low) / max(high - low, 1e-12), _range(low, high))
