@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from sklearn.svm import LinearSVC
 from torch import nn
 
 from dlapps import transfer
@@ -182,3 +183,139 @@ def test_rows_never_filled_are_refused():
 def test_rows_that_do_not_fit_are_refused(features, labels, message):
     with pytest.raises(ValueError, match=message):
         transfer.fit_linear_svm(features, labels)
+
+
+def test_normalisations_are_what_they_are_called():
+    features, labels = blobs(60, seed=0)
+    rooted = np.sign(features) * np.sqrt(np.abs(features))
+    prepared = {
+        "raw": features,
+        "l2": features / np.linalg.norm(features, axis=1, keepdims=True),
+        "signed root": rooted / np.linalg.norm(rooted, axis=1, keepdims=True),
+    }
+    assert tuple(prepared) == transfer.NORMALISATIONS
+    for normalisation, rows in prepared.items():
+        found = transfer.fit_linear_svm(features, labels, 0.1, 0, normalisation)
+        expected = LinearSVC(C=0.1, dual=True, random_state=0).fit(rows, labels)
+        np.testing.assert_allclose(found[-1].coef_, expected.coef_, rtol=1e-6)
+    with pytest.raises(ValueError, match="normalisation is 'l1', expected one of raw, l2, signed"):
+        transfer.fit_linear_svm(features, labels, normalisation="l1")
+
+
+def test_margins_are_by_how_much_the_first_class_leads():
+    svm = transfer.fit_linear_svm(*blobs(60, seed=0))
+    features, labels = blobs(9, seed=1)
+    scores = svm.decision_function(features)
+    leads = [max(row) - sorted(row)[-2] for row in scores.tolist()]
+    np.testing.assert_allclose(transfer.evaluate(svm, features, labels).margins, leads)
+
+
+# Choosing and comparing
+
+
+def test_each_network_has_the_same_weight_in_a_concatenation():
+    generator = np.random.default_rng(0)
+    small, large = generator.normal(size=(4, 3)), 1000 * generator.normal(size=(4, 5))
+    joined = transfer.concatenate(small, torch.from_numpy(large))
+    assert joined.shape == (4, 8)
+    cosines = [x @ x.T / np.outer(*2 * [np.linalg.norm(x, axis=1)]) for x in (small, large)]
+    np.testing.assert_allclose(joined @ joined.T, sum(cosines))
+
+
+def test_random_splits_have_a_number_of_each_class_and_the_others():
+    labels = torch.tensor([0] * 7 + [1] * 5 + [2] * 9)
+    splits = transfer.random_splits(labels, per_class=4, count=3)
+    for train, test in splits:
+        assert np.bincount(labels[train]).tolist() == [4, 4, 4]
+        assert sorted([*train, *test]) == list(range(21))
+    assert not np.array_equal(splits[0][0], splits[1][0])
+    again = transfer.random_splits(labels, per_class=4, count=3)
+    np.testing.assert_array_equal(splits[2][0], again[2][0])
+    with pytest.raises(ValueError, match="per_class is 5, expected less than 5, the images of c"):
+        transfer.random_splits(labels, per_class=5)
+
+
+def test_study_is_what_each_row_gives_alone():
+    train, train_labels = blobs(60, seed=0)
+    test, test_labels = blobs(45, seed=1)
+    train, test = train + 8, test + 8  # hard enough for mistakes
+    splits = transfer.random_splits(np.concatenate([train_labels, test_labels]), 20, 3)
+    table = transfer.classifier_study(
+        {"a": train, "b": train[:, :4]}, train_labels, {"a": test, "b": test[:, :4]}, test_labels,
+        normalisations=["raw", "l2"], Cs=[0.001, 1], splits=splits,
+    )  # fmt: skip
+    assert table[["layer", "normalisation", "C"]].to_records(index=False).tolist() == [
+        (layer, normalisation, C)
+        for layer in "ab" for normalisation in ("raw", "l2") for C in (0.001, 1)
+    ]  # fmt: skip
+    assert table["dimension"].tolist() == [8] * 4 + [4] * 4
+    row = table.iloc[4]  # b, raw, 0.001
+    svm = LinearSVC(C=0.001, dual=True, random_state=0)
+    assert row["accuracy"] == svm.fit(train[:, :4], train_labels).score(test[:, :4], test_labels)
+    rows = np.vstack([train, test])[:, :4]
+    labels = np.concatenate([train_labels, test_labels])
+    expected = [svm.fit(rows[a], labels[a]).score(rows[b], labels[b]) for a, b in splits]
+    assert row["splits mean"] == pytest.approx(np.mean(expected))
+    assert row["splits std"] == pytest.approx(np.std(expected, ddof=1))
+    inner = transfer.folds(train_labels)
+    expected = [svm.fit(rows[a], labels[a]).score(rows[b], labels[b]) for a, b in inner]
+    assert row["validation"] == pytest.approx(np.mean(expected))
+    assert sorted(np.concatenate([b for _, b in inner])) == list(range(60))
+
+
+def test_validation_never_sees_the_test_set():
+    train, labels = blobs(60, seed=0)
+    splits = transfer.random_splits(np.concatenate([labels, labels]), 30, 2)
+    options = {"normalisations": ["l2"], "Cs": [1], "splits": splits}
+    tables = [
+        transfer.classifier_study({"a": train}, labels, {"a": test}, labels, **options)
+        for test in (train, -train)
+    ]
+    assert tables[0]["validation"].equals(tables[1]["validation"])
+    assert not tables[0]["accuracy"].equals(tables[1]["accuracy"])
+
+
+def test_pca_keeps_the_variance_that_there_is():
+    labels = np.repeat(np.arange(3), 40)
+    plane = np.eye(3)[labels] + np.random.default_rng(0).normal(scale=0.01, size=(120, 3))
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(20, 20)))[0][:3]
+    table = transfer.pca_curve(plane @ turn, labels, plane @ turn, labels, [1, 2, 20])
+    table = table.set_index(["whitened", "dimension"])
+    rows = plane / np.linalg.norm(plane, axis=1, keepdims=True)
+    spectrum = np.sort(np.linalg.eigvalsh(np.cov(rows.T)))[::-1]
+    for whitened in (False, True):
+        variance = table.loc[whitened]["variance"]
+        assert variance[1] == pytest.approx(spectrum[0] / spectrum.sum(), rel=1e-6)
+        assert variance[20] == pytest.approx(1)
+        assert table.loc[whitened, 2]["accuracy"] == 1
+        assert table.loc[whitened, 1]["accuracy"] < 1  # a line holds no three separable classes
+    with pytest.raises(ValueError, match=r"dimensions is \[2, 21\], expected numbers from 1 to 20"):
+        transfer.pca_curve(plane @ turn, labels, plane @ turn, labels, [2, 21])
+
+
+# Training mode
+
+
+def test_training_mode_gives_other_answers_and_leaves_no_trace(squeezenet):
+    images = torch.rand(2, 3, 64, 64)
+    state = torch.get_rng_state()
+    passes = transfer.training_mode_passes(squeezenet, images, passes=3)
+    assert passes.shape == (3, 2, 1000)
+    torch.testing.assert_close(passes.sum(2), torch.ones(3, 2))
+    assert not torch.equal(passes[0], passes[1])
+    assert torch.equal(transfer.training_mode_passes(squeezenet, images, passes=3), passes)
+    assert not torch.equal(transfer.training_mode_passes(squeezenet, images, 3, seed=1), passes)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(module.training for module in squeezenet.modules())
+
+
+def test_batch_norm_in_training_mode_depends_on_the_other_images():
+    torch.manual_seed(0)
+    network = pretrained.build("resnet50")  # it has no dropout
+    before = network.body.bn1.running_mean.clone()
+    images = torch.rand(3, 3, 64, 64)
+    pair, other = (
+        transfer.training_mode_passes(network, images[[0, i]], passes=1)[0, 0] for i in (1, 2)
+    )
+    assert not torch.allclose(pair, other, rtol=1e-3)
+    assert torch.equal(network.body.bn1.running_mean, before)

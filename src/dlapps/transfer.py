@@ -1,19 +1,28 @@
 """Practical 1, transfer learning: a network's parameters and predictions, linear SVMs on features.
 
-The features themselves come from `dlapps.models.features`.
+The features themselves come from `dlapps.models.features`; `dlapps.fine_tuning` trains networks.
 """
 
 import copy
+import time
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
+from sklearn.decomposition import PCA
 from sklearn.metrics import confusion_matrix
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer
+from sklearn.preprocessing import FunctionTransformer, Normalizer, normalize
 from sklearn.svm import LinearSVC
 from torch import nn
+
+from dlapps import runtime
+
+NORMALISATIONS = ("raw", "l2", "signed root")
 
 _KINDS = {
     nn.Conv2d: "convolution",
@@ -78,6 +87,20 @@ def top_k(network, images, k=5):
     return names, probabilities.cpu().numpy()
 
 
+def training_mode_passes(network, images, passes=20, seed=0):
+    """Return the class probabilities (passes, N, 1000) of `passes` passes in training mode.
+
+    There dropout removes other units in each pass, and batch norm uses the mean and deviation of
+    the batch. `images` (N, 3, H, W) are floats in [0, 1], on the device of `network`, which stays
+    as it is: its copy is trained. `seed` is that of the dropout.
+    """
+    model = copy.deepcopy(network).train()
+    devices = [images.device] if images.is_cuda else []
+    with torch.random.fork_rng(devices), torch.inference_mode():
+        torch.manual_seed(seed)
+        return torch.stack([model(images).softmax(1).cpu() for _ in range(passes)])
+
+
 def filter_shares(weights, images):
     """Return how much of each filter's map comes from light, from a pattern and from a colour.
 
@@ -127,32 +150,172 @@ class Evaluation:
     accuracy: float
     confusion: np.ndarray  # (classes, classes)
     predictions: np.ndarray  # (N,)
+    margins: np.ndarray  # (N,): by how much the highest score exceeds the second
 
 
-def fit_linear_svm(features, labels, C=1.0, seed=0):
-    """Fit one-versus-rest linear SVMs to features (N, D) whose rows are first L2-normalised.
+def fit_linear_svm(features, labels, C=1.0, seed=0, normalisation="l2"):
+    """Fit one-versus-rest linear SVMs to features (N, D) whose rows are first normalised.
 
-    Returns a scikit-learn pipeline of the two, so that nothing is ever classified that was not
+    normalisation: "l2" divides each row by its norm; "signed root" first takes sign(x) sqrt(|x|),
+    so that a few large entries do not decide alone (Perronnin et al., ECCV 2010, section 3); "raw"
+    leaves the rows as they are.
+    Returns a scikit-learn pipeline of both steps, so that nothing is ever classified that was not
     normalised. `C` weighs the errors against the margin; `seed` orders the solver's steps.
-    Raises ValueError for rows that `check_rows` refuses.
+    Raises ValueError for another normalisation and for rows that `check_rows` refuses.
     """
     features, labels = check_rows(features, labels)
-    svm = LinearSVC(C=C, dual="auto", random_state=seed, max_iter=10_000)
-    return make_pipeline(Normalizer("l2"), svm).fit(features, labels)
+    svm = LinearSVC(C=C, dual=True, random_state=seed, max_iter=100_000)
+    return make_pipeline(_normaliser(normalisation), svm).fit(features, labels)
+
+
+def _normaliser(normalisation):
+    if normalisation not in NORMALISATIONS:
+        raise ValueError(
+            f"normalisation is {normalisation!r}, expected one of {', '.join(NORMALISATIONS)}"
+        )
+    steps = {
+        "raw": [FunctionTransformer()],
+        "l2": [Normalizer("l2")],
+        "signed root": [FunctionTransformer(_signed_root), Normalizer("l2")],
+    }
+    return make_pipeline(*steps[normalisation])
+
+
+def _signed_root(features):
+    return np.sign(features) * np.sqrt(np.abs(features))
 
 
 def evaluate(classifier, features, labels):
-    """Return the `Evaluation` of a fitted classifier on features (N, D) with labels (N,).
+    """Return the `Evaluation` of a fitted classifier of K >= 3 classes on features (N, D).
 
     Raises ValueError for rows that `check_rows` refuses.
     """
     features, labels = check_rows(features, labels)
-    predictions = classifier.predict(features)
+    scores = classifier.decision_function(features)
+    predictions = classifier.classes_[scores.argmax(1)]
+    second, first = np.sort(scores, axis=1)[:, -2:].T
     return Evaluation(
         accuracy=float((predictions == labels).mean()),
         confusion=confusion_matrix(labels, predictions, labels=classifier.classes_),
         predictions=predictions,
+        margins=first - second,
     )
+
+
+def concatenate(*parts, normalisation="l2"):
+    """Return features of several layers (N, D1), (N, D2), … side by side, (N, D1 + D2 + …).
+
+    Each row of each part is first normalised ("l2" or "signed root", see `fit_linear_svm`), so that
+    no layer outweighs another.
+    """
+    return np.hstack([_normaliser(normalisation).transform(np.asarray(part)) for part in parts])
+
+
+def folds(labels, count=5, seed=0):
+    """Return `count` pairs of indices (to fit, to validate), each class in equal shares."""
+    split = StratifiedKFold(count, shuffle=True, random_state=seed)
+    return list(split.split(np.zeros((len(labels), 1)), labels))
+
+
+def random_splits(labels, per_class=100, count=10, seed=0):
+    """Return `count` pairs of indices: `per_class` random ones of each class, and all the others.
+
+    Raises ValueError if a class has not more than `per_class` images.
+    """
+    labels = np.asarray(labels)
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() <= per_class:
+        raise ValueError(
+            f"per_class is {per_class}, expected less than {counts.min()}, the images of class "
+            f"{classes[counts.argmin()]}"
+        )
+    generator = np.random.default_rng(seed)
+    splits = []
+    for _ in range(count):
+        drawn = [
+            generator.permutation(np.flatnonzero(labels == label))[:per_class] for label in classes
+        ]
+        train = np.sort(np.concatenate(drawn))
+        splits.append((train, np.setdiff1d(np.arange(len(labels)), train)))
+    return splits
+
+
+def split_accuracies(features, labels, splits, C=1.0, seed=0, normalisation="l2"):
+    """Return the accuracy of linear SVMs on each of `splits`, pairs of (train, test) indices.
+
+    The splits are fitted in parallel, one on each CPU.
+    """
+    features, labels = check_rows(features, labels)
+
+    def accuracy(train, test):
+        svm = fit_linear_svm(features[train], labels[train], C, seed, normalisation)
+        return float((svm.predict(features[test]) == labels[test]).mean())
+
+    parallel = Parallel(n_jobs=-1, prefer="threads")  # the solver releases Python's lock
+    return np.array(parallel(delayed(accuracy)(*split) for split in splits))
+
+
+def classifier_study(
+    train, train_labels, test, test_labels, *, normalisations, Cs, splits, seed=0, description=""
+):
+    """Return a tidy DataFrame: a row for each layer, normalisation and C.
+
+    train, test: {name of a layer: features (N, D)} of the standard split. splits: pairs of indices
+    (see `random_splits`) into the training rows followed by the test rows. Columns: `layer`,
+    `normalisation`, `C`, `dimension`, `validation` (mean accuracy over five folds of the training
+    set: what to choose by), `accuracy` (on the test set), `splits mean`, `splits std` (over the
+    random splits, ddof = 1), `seconds` (to fit the standard split).
+    """
+    train_labels, test_labels = np.asarray(train_labels), np.asarray(test_labels)
+    labels = np.concatenate([train_labels, test_labels])
+    inner = folds(train_labels, seed=seed)
+    rows = []
+    settings = list(product(train, normalisations, Cs))
+    for layer, normalisation, C in runtime.progress(settings, description):
+        x, y = np.asarray(train[layer]), np.asarray(test[layer])
+        options = {"C": C, "seed": seed, "normalisation": normalisation}
+        start = time.perf_counter()
+        svm = fit_linear_svm(x, train_labels, **options)
+        seconds = time.perf_counter() - start
+        # One call for both, so that no CPU waits for the last fold.
+        accuracies = split_accuracies(np.vstack([x, y]), labels, [*inner, *splits], **options)
+        validation, random = np.split(accuracies, [len(inner)])
+        rows.append(
+            {"layer": layer, "normalisation": normalisation, "C": C, "dimension": x.shape[1]}
+            | {"validation": validation.mean(), "accuracy": evaluate(svm, y, test_labels).accuracy}
+            | {"splits mean": random.mean(), "splits std": random.std(ddof=1), "seconds": seconds}
+        )
+    return pd.DataFrame(rows)
+
+
+def pca_curve(train, train_labels, test, test_labels, dimensions, C=1.0, seed=0):
+    """Return a DataFrame: linear SVMs on the first principal components, whitened or not.
+
+    Rows of features (N, D) are L2-normalised, projected on so many of `dimensions` and normalised
+    again; the components are those of the training rows. Columns: `dimension`, `whitened`,
+    `variance` (the share that is kept), `accuracy`, and the seconds `to project` (components and
+    both sets) and `to fit` the SVMs.
+    Raises ValueError for a dimension above the rank, min(N, D).
+    """
+    train, test = normalize(np.asarray(train)), normalize(np.asarray(test))
+    largest = min(train.shape)
+    if not all(1 <= dimension <= largest for dimension in dimensions):
+        raise ValueError(f"dimensions is {dimensions}, expected numbers from 1 to {largest}")
+    rows = []
+    for whiten, dimension in product([False, True], dimensions):
+        start = time.perf_counter()
+        pca = PCA(dimension, whiten=whiten, svd_solver="full", random_state=seed).fit(train)
+        x, y = pca.transform(train), pca.transform(test)
+        projected = time.perf_counter()
+        svm = fit_linear_svm(x, train_labels, C, seed)
+        fitted = time.perf_counter()
+        rows.append(
+            {"dimension": dimension, "whitened": whiten}
+            | {"variance": pca.explained_variance_ratio_.sum()}
+            | {"accuracy": evaluate(svm, y, test_labels).accuracy}
+            | {"to project": projected - start, "to fit": fitted - projected}
+        )
+    return pd.DataFrame(rows)
 
 
 def check_rows(features, labels):
