@@ -243,16 +243,21 @@ def random_splits(labels, per_class=100, count=10, seed=0):
 def split_accuracies(features, labels, splits, C=1.0, seed=0, normalisation="l2"):
     """Return the accuracy of linear SVMs on each of `splits`, pairs of (train, test) indices.
 
-    The splits are fitted in parallel, one on each CPU.
+    The splits are fitted in parallel, one on each CPU. Not in threads: the solver draws the order
+    of its steps from one generator for the whole process, so that threads would disturb each other.
     """
     features, labels = check_rows(features, labels)
+    options = {"C": C, "seed": seed, "normalisation": normalisation}
+    return np.array(
+        Parallel(n_jobs=-1)(
+            delayed(_split_accuracy)(features, labels, *split, **options) for split in splits
+        )
+    )
 
-    def accuracy(train, test):
-        svm = fit_linear_svm(features[train], labels[train], C, seed, normalisation)
-        return float((svm.predict(features[test]) == labels[test]).mean())
 
-    parallel = Parallel(n_jobs=-1, prefer="threads")  # the solver releases Python's lock
-    return np.array(parallel(delayed(accuracy)(*split) for split in splits))
+def _split_accuracy(features, labels, train, test, **options):
+    svm = fit_linear_svm(features[train], labels[train], **options)
+    return float((svm.predict(features[test]) == labels[test]).mean())
 
 
 def classifier_study(
