@@ -1,6 +1,8 @@
 """Fooling images: networks for which the number of steps is known in closed form."""
 
+import functools
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -164,3 +166,228 @@ def test_a_real_network_is_fooled():
     with torch.no_grad():
         assert torch.equal(network(result.images).argmax(1), targets)
     assert result.success.all()
+
+
+# The attacks of one call shape
+
+
+ATTACKS = {
+    "fgsm": adversarial.fgsm,
+    "pgd linf": adversarial.pgd,
+    "pgd l2": functools.partial(adversarial.pgd, norm="l2", epsilon=1.0),
+    "carlini_wagner": adversarial.carlini_wagner,
+    "minimal_norm": adversarial.minimal_norm,
+    "one_pixel": adversarial.one_pixel,
+    "square": functools.partial(adversarial.square, max_queries=200),
+    "nes": functools.partial(adversarial.nes, max_queries=200),
+}
+each_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+GREY = torch.full((1, 3, 4, 4), 0.5).double()
+
+
+def linf_distance(network, images):
+    """Return the largest change of a value that is needed to reach the plane."""
+    score = network(images)[:, 1]
+    return (score.abs() / network.w.abs().sum()).item()
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+@pytest.mark.parametrize("factor", [0.98, 1.02])
+def test_fgsm_and_pgd_succeed_from_the_distance_of_the_plane_on(factor, targeted):
+    """Along the signs of the normal, a plane is |w x - b| / |w|_1 away in the largest change."""
+    network = plane(0.2)
+    label = [1 if targeted else 0]
+    epsilon = factor * linf_distance(network, GREY)
+    options = {"targeted": targeted, "epsilon": epsilon}
+    for result in (
+        adversarial.fgsm(network, GREY, label, **options),
+        adversarial.pgd(network, GREY, label, **options),
+    ):
+        assert result.success.tolist() == [factor > 1]
+        assert (result.images - GREY).abs().max() <= epsilon * (1 + 1e-9)
+    options["epsilon"] = factor * 0.2
+    result = adversarial.pgd(network, GREY, label, norm="l2", **options)
+    assert result.success.tolist() == [factor > 1]
+    assert (result.images - GREY).norm() <= factor * 0.2 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("factor", "reached"), [(0.98, False), (1.3, True)])
+def test_an_estimated_gradient_reaches_the_plane_from_a_little_further_on(factor, reached):
+    network = plane(0.2)
+    epsilon = factor * linf_distance(network, GREY)
+    result = adversarial.nes(
+        network, GREY, [1], targeted=True, epsilon=epsilon, max_queries=3000, step=epsilon / 10
+    )
+    assert result.success.tolist() == [reached]
+    assert (result.images - GREY).abs().max() <= epsilon * (1 + 1e-9)
+    assert result.queries.item() % 21 == 0 and (result.queries < 2900) == reached
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+def test_shortest_changes_end_at_the_plane(targeted):
+    network, distance = plane(0.3), 0.3
+    label = [1 if targeted else 0]
+    for attack, slack in [
+        (adversarial.minimal_norm, 1.03),
+        (functools.partial(adversarial.carlini_wagner, constant=10.0, steps=400), 1.05),
+    ]:
+        result = attack(network, GREY, label, targeted=targeted)
+        length = (result.images - GREY).norm().item()
+        assert result.success.tolist() == [True]
+        assert distance <= length < slack * distance
+        assert result.gradients.tolist() in ([100], [400])
+
+
+def test_a_constant_too_small_leaves_the_image():
+    result = adversarial.carlini_wagner(plane(0.3), GREY, [1], targeted=True, constant=1e-6)
+    assert result.success.tolist() == [False]
+    assert torch.equal(result.images, GREY)
+
+
+def test_carlini_and_wagners_loss_has_their_gradient():
+    """One step of Adam moves each w by the learning rate against the sign of the gradient."""
+    network, images = small_network(), random_images(2) * 0.8 + 0.1
+    targets = other_classes(network, images)
+    w = torch.atanh(2 * images - 1).requires_grad_()
+    changed = (w.tanh() + 1) / 2
+    scores = network(changed)
+    margin = torch.stack(
+        [max(s[k] for k in range(5) if k != t) - s[t] for s, t in zip(scores, targets, strict=True)]
+    )
+    loss = ((changed - images) ** 2).sum() + 3.0 * margin.clamp_min(0).sum()
+    (gradient,) = torch.autograd.grad(loss, w)
+    seen = []
+
+    def watched(x):
+        seen.append(x.detach())
+        return network(x)
+
+    adversarial.carlini_wagner(watched, images, targets, targeted=True, constant=3.0, steps=2)
+    expected = ((w - 0.01 * gradient.sign()).tanh() + 1) / 2
+    torch.testing.assert_close(seen[-1], expected.detach(), rtol=1e-5, atol=1e-7)
+
+
+def test_rounded_changes_survive_being_saved():
+    network, images = small_network(), (random_images(6) * 255).round() / 255
+    targets = other_classes(network, images)
+    result = adversarial.minimal_norm(network, images, targets, targeted=True, levels=256)
+    saved = (result.images * 255).round() / 255
+    torch.testing.assert_close(result.images, saved, rtol=0, atol=1e-12)
+    with torch.no_grad():
+        assert torch.equal(network(saved).argmax(1) == targets, result.success)
+    assert result.success.all()
+
+
+class Pixel(nn.Module):
+    """Two classes; the second is seen when one pixel's red exceeds its green by more than 0.9."""
+
+    def forward(self, images):
+        score = images[:, 0, 3, 2] - images[:, 1, 3, 2] - 0.9
+        return torch.stack((torch.zeros_like(score), score), 1)
+
+
+def test_one_pixel_finds_the_one_that_counts():
+    images = torch.full((2, 3, 5, 5), 0.4).double()
+    result = adversarial.one_pixel(
+        Pixel(), images, [1, 1], targeted=True, population=60, generations=60
+    )
+    changed = (result.images != images).any(1).flatten(1)
+    assert result.success.all()
+    assert (changed.sum(1) == 1).all() and changed[:, 3 * 5 + 2].all()
+    assert result.gradients.tolist() == [0, 0] and (result.queries >= 60).all()
+    three = adversarial.one_pixel(plane(5.0), GREY, [1], targeted=True, pixels=3, generations=2)
+    assert 1 <= (three.images != GREY).any(1).sum() <= 3 and not three.success.any()
+
+
+def test_square_attack_changes_to_the_edge_of_the_ball_and_counts_its_queries():
+    network, images = small_network(), random_images(4)
+    labels = other_classes(network, images, offset=0)
+    asked = []
+
+    def counted(x):
+        asked.append(len(x))
+        return network(x)
+
+    result = adversarial.square(counted, images, labels, epsilon=0.1, max_queries=300)
+    assert sum(asked) - len(images) == result.queries.sum()  # but for the check of the labels
+    change = (result.images - images).abs()
+    at_edge = (change - 0.1).abs() < 1e-9
+    clipped = (result.images == 0) | (result.images == 1)
+    assert (at_edge | clipped).all()
+    with torch.no_grad():
+        assert torch.equal(network(result.images).argmax(1) != labels, result.success)
+    assert result.success.any() and result.gradients.sum() == 0
+
+
+def test_square_attack_never_loses_margin():
+    network, images = small_network(), random_images(2)
+    targets = other_classes(network, images)
+    margins = []
+    for queries in (1, 5, 25, 125):
+        result = adversarial.square(
+            network, images, targets, targeted=True, epsilon=0.02, max_queries=queries
+        )
+        with torch.no_grad():
+            scores = network(result.images)
+        own = scores.gather(1, targets[:, None])[:, 0]
+        margins.append(own - scores.scatter(1, targets[:, None], -math.inf).amax(1))
+    assert all((later >= earlier).all() for earlier, later in pairwise(margins))
+
+
+@each_attack
+@pytest.mark.parametrize("targeted", [True, False])
+def test_every_attack_says_what_it_did(attack, targeted):
+    network, images = small_network(), random_images(3)
+    strided = images.transpose(2, 3).contiguous().transpose(2, 3)  # not contiguous
+    labels = other_classes(network, images, offset=1 if targeted else 0)
+    before, state = strided.clone(), {k: v.clone() for k, v in network.state_dict().items()}
+    random_state = torch.get_rng_state()
+    result = attack(network, strided, labels, targeted=targeted)
+    assert result.images.shape == images.shape
+    assert result.images.min() >= 0 and result.images.max() <= 1
+    with torch.no_grad():
+        assert torch.equal((network(result.images).argmax(1) == labels) == targeted, result.success)
+    assert (result.gradients + result.queries > 0).all()
+    again = attack(network, images, labels, targeted=targeted)
+    torch.testing.assert_close(again.images, result.images)
+    assert torch.equal(strided, before) and not result.images.requires_grad
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert not network.training and all(p.grad is None for p in network.parameters())
+    assert all(torch.equal(state[k], v) for k, v in network.state_dict().items())
+
+
+@each_attack
+def test_every_attack_refuses_the_same(attack):
+    network, images = small_network(), random_images(2)
+    predicted = other_classes(network, images, offset=0)
+    with pytest.raises(ValueError, match=rf"labels\[0\] is {predicted[0]}, expected another class"):
+        attack(network, images, predicted, targeted=True)
+    for labels, error in [([5, 0], ValueError), ([0], ValueError), ([0.5, 1.5], TypeError)]:
+        with pytest.raises(error, match="labels"):
+            attack(network, images, labels)
+    for given, error in [
+        (images + 0.5, ValueError), (images * torch.nan, ValueError), (images[:0], ValueError),
+        (images[:, :1], ValueError), (images[0], ValueError), (images.numpy(), TypeError),
+    ]:  # fmt: skip
+        with pytest.raises(error, match="images"):
+            attack(network, given, predicted)
+
+
+@pytest.mark.parametrize(
+    ("attack", "options", "message"),
+    [
+        (adversarial.fgsm, {"epsilon": 0}, "epsilon is 0, expected a positive number"),
+        (adversarial.pgd, {"epsilon": math.nan}, "epsilon is nan"),
+        (adversarial.pgd, {"steps": 0}, "steps is 0"),
+        (adversarial.pgd, {"norm": "l1"}, "norm is 'l1', expected 'linf' or 'l2'"),
+        (adversarial.carlini_wagner, {"constant": -1}, "constant is -1"),
+        (adversarial.minimal_norm, {"steps": 0}, "steps is 0"),
+        (adversarial.one_pixel, {"pixels": 0}, "pixels is 0"),
+        (adversarial.square, {"max_queries": 0}, "max_queries is 0"),
+        (adversarial.nes, {"samples": 3}, "samples is 3, expected an even number"),
+        (adversarial.nes, {"noise": 0.0}, "noise is 0.0"),
+    ],
+)
+def test_settings_that_are_refused(attack, options, message):
+    with pytest.raises(ValueError, match=message):
+        attack(small_network(), random_images(2), [0, 1], **options)

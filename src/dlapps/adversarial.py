@@ -1,9 +1,19 @@
-"""Practical 2, fooling images: changes too small to see that make a network see another class."""
+"""Practical 2, fooling images: changes too small to see that make a network see another class.
+
+`fool` is the practical's rule. The attacks after it have one call shape,
+`attack(network, images, labels, *, targeted=False, **options)`, and return an `Attacked`.
+Untargeted, `labels` are the classes that the network shall no longer predict; targeted, those that
+it shall, and does not yet.
+All work in image space: what they return lies in [0, 1], and every length is on that scale.
+"""
 
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.optimize import differential_evolution
+from torch.nn import functional as F
 
 from dlapps import runtime
 from dlapps.models.checks import check_images
@@ -51,12 +61,7 @@ def fool(network, images, targets, step=0.05, max_steps=500):
         scores = network(images)
     first = scores.argmax(dim=1)
     targets = check_labels(targets, *scores.shape, name="targets").to(images.device)
-    taken = (first == targets).nonzero().flatten().tolist()
-    if taken:
-        raise ValueError(
-            f"targets[{taken[0]}] is {targets[taken[0]].item()}, expected another class than the "
-            "one that the network predicts already"
-        )
+    _check_targets(first, targets, "targets")
 
     classes = torch.stack((first, targets), dim=1)
     steps = torch.zeros_like(targets)
@@ -79,3 +84,397 @@ def fool(network, images, targets, step=0.05, max_steps=500):
             images[going] = (images[going] + step * unit(gradients)).clamp(0, 1)
             steps[going] += 1
     return Fooled(images, steps, success, torch.stack(history))
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack made of N images.
+
+    images: (N, 3, H, W) in [0, 1], the original where the attack failed and asks for small changes;
+    success: (N,), whether the network predicts what was asked for; gradients and queries: (N,), how
+    many gradients and how many passes without one each image took until its attack was done.
+    """
+
+    images: torch.Tensor
+    success: torch.Tensor
+    gradients: torch.Tensor
+    queries: torch.Tensor
+
+
+def fgsm(network, images, labels, *, targeted=False, epsilon=8 / 255):
+    """Change each value by `epsilon` in the direction that the loss asks for, in one step.
+
+        x' = clip(x + epsilon sign(d L / d x)), L the cross-entropy (minus it, if targeted).
+
+    Goodfellow, Shlens, Szegedy: "Explaining and Harnessing Adversarial Examples", ICLR 2015,
+    section 4. Raises as `pgd` does.
+    """
+    images, labels = _check(network, images, labels, targeted, epsilon=epsilon)
+    _, gradients = _loss_gradients(network, images, labels, targeted)
+    changed = (images + epsilon * gradients.sign()).clamp(0, 1)
+    ones = torch.ones_like(labels)
+    return Attacked(changed, _reached(network, changed, labels, targeted), ones, ones)
+
+
+def pgd(
+    network,
+    images,
+    labels,
+    *,
+    targeted=False,
+    norm="linf",
+    epsilon=8 / 255,
+    steps=40,
+    step=None,
+    seed=0,
+):
+    """Climb the loss by steps within a ball of radius `epsilon` around each image.
+
+    norm: "linf" (steps along the gradient's sign) or "l2" (along the gradient, normalised).
+    step: the length of a step, by default 2.5 epsilon / steps. It begins at a random point of the
+    ball, which `seed` decides on. An image stops at the first step that reaches the goal.
+    Raises TypeError or ValueError for other images and labels, a target that is predicted already,
+    settings that are not positive and another norm.
+
+    Madry et al.: "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018, eq. 3.
+    """
+    if norm not in ("linf", "l2"):
+        raise ValueError(f"norm is {norm!r}, expected 'linf' or 'l2'")
+    step = 2.5 * epsilon / steps if step is None and steps > 0 else step
+    images, labels = _check(
+        network, images, labels, targeted, epsilon=epsilon, steps=steps, step=step
+    )
+    generator = torch.Generator().manual_seed(seed)
+    shape = 1, *images.shape[1:]
+    if norm == "linf":
+        start = epsilon * (2 * torch.rand(shape, generator=generator) - 1)
+    else:
+        start = epsilon * unit(torch.randn(shape, generator=generator))
+        start *= torch.rand(1, generator=generator) ** (1 / start.numel())
+    changed = (images + start.to(images)).clamp(0, 1)
+    success = torch.zeros_like(labels, dtype=torch.bool)
+    used = torch.zeros_like(labels)
+    going = torch.arange(len(images), device=images.device)
+    for number in runtime.progress(range(steps + 1), "PGD"):
+        scores, gradients = _loss_gradients(network, changed[going], labels[going], targeted)
+        used[going] += 1
+        done = (scores.argmax(1) == labels[going]) == targeted
+        success[going] = done
+        going, gradients = going[~done], gradients[~done]
+        if number == steps or not len(going):
+            break
+        ascent = gradients.sign() if norm == "linf" else unit(gradients)
+        change = changed[going] + step * ascent - images[going]
+        change = change.clamp(-epsilon, epsilon) if norm == "linf" else _shorten(change, epsilon)
+        changed[going] = (images[going] + change).clamp(0, 1)
+    return Attacked(changed, success, used, torch.zeros_like(used))
+
+
+def carlini_wagner(
+    network, images, labels, *, targeted=False, constant=1.0, steps=100, learning_rate=0.01
+):
+    """Minimise the squared length of the change plus `constant` times a loss of the scores.
+
+        ||x' - x||^2 + c max(0, Z), x' = (tanh(w) + 1) / 2,
+
+    with Z the margin by which the goal is missed: the largest score of another class minus the
+    target's, or, untargeted, the label's score minus the largest other. Adam changes w for `steps`
+    steps; the shortest change that reached the goal is kept.
+    Raises as `pgd` does.
+
+    Carlini, Wagner: "Towards Evaluating the Robustness of Neural Networks", IEEE S&P 2017, section
+    V-A, with one constant instead of the search for it.
+    """
+    images, labels = _check(
+        network,
+        images,
+        labels,
+        targeted,
+        constant=constant,
+        steps=steps,
+        learning_rate=learning_rate,
+    )
+    # 1 - 2e-7 is the largest float32 number whose artanh is finite and well apart from 1.
+    w = torch.atanh((2 * images - 1).clamp(-1 + 2e-7, 1 - 2e-7)).requires_grad_()
+    optimizer = torch.optim.Adam([w], learning_rate)
+    best = _Shortest(images)
+    with torch.enable_grad():
+        for _ in runtime.progress(range(steps), "Carlini-Wagner"):
+            changed = ((w.tanh() + 1) / 2).clamp(0, 1)
+            scores = network(changed)
+            best.keep(changed.detach(), (scores.argmax(1) == labels) == targeted)
+            missed = (_margins(scores, labels) * (-1 if targeted else 1)).clamp_min(0)
+            loss = (changed - images).square().sum() + constant * missed.sum()
+            optimizer.zero_grad()
+            (w.grad,) = torch.autograd.grad(loss, w)
+            optimizer.step()
+    used = torch.full_like(labels, steps)
+    return Attacked(best.images, best.lengths.isfinite(), used, torch.zeros_like(used))
+
+
+def minimal_norm(
+    network, images, labels, *, targeted=False, steps=100, radius=1.0, change=0.05, levels=None
+):
+    """Look for the shortest change that reaches the goal, by decoupling direction and norm (DDN).
+
+    In each of `steps` steps the change follows the gradient of the loss, and is then set to a
+    length that shrinks by the factor 1 - `change` while the goal is reached and grows by
+    1 + `change` while it is not, from `radius` on. The steps become smaller from 1 to 0.01 by a
+    cosine. The shortest change that reached the goal is kept. levels: round the images to so many
+    levels in each step, 256 for images that can be saved, so that rounding cannot undo the attack.
+    Raises as `pgd` does.
+
+    Rony et al.: "Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks
+    and Defenses", CVPR 2019, algorithm 1.
+    """
+    images, labels = _check(
+        network, images, labels, targeted, steps=steps, radius=radius, change=change
+    )
+    delta = torch.zeros_like(images)
+    lengths = torch.full((len(images), 1, 1, 1), radius).to(images)
+    best = _Shortest(images)
+    for number in runtime.progress(range(steps), "minimal norm"):
+        changed = (images + delta).clamp(0, 1)
+        scores, gradients = _loss_gradients(network, changed, labels, targeted)
+        reached = (scores.argmax(1) == labels) == targeted
+        best.keep(changed, reached)
+        size = 0.01 + 0.99 * (1 + math.cos(math.pi * number / steps)) / 2
+        delta = delta + size * unit(gradients)
+        lengths *= torch.where(reached, 1 - change, 1 + change).to(lengths).view(-1, 1, 1, 1)
+        delta = (images + lengths * unit(delta)).clamp(0, 1) - images
+        if levels:
+            delta = ((images + delta) * (levels - 1)).round() / (levels - 1) - images
+    used = torch.full_like(labels, steps)
+    return Attacked(best.images, best.lengths.isfinite(), used, torch.zeros_like(used))
+
+
+def one_pixel(
+    network, images, labels, *, targeted=False, pixels=1, population=40, generations=10, seed=0
+):
+    """Replace `pixels` pixels by any colours, found by differential evolution.
+
+    A candidate is a list of (row, column, red, green, blue); scipy's differential evolution makes
+    `generations` generations of `population` candidates, which the network judges by the label's
+    probability. An image stops as soon as its best candidate reaches the goal.
+    Raises as `pgd` does.
+
+    Su, Vargas, Sakurai: "One Pixel Attack for Fooling Deep Neural Networks", IEEE Transactions on
+    Evolutionary Computation 2019, section III.
+    """
+    counts = {"pixels": pixels, "population": population, "generations": generations}
+    images, labels = _check(network, images, labels, targeted, **counts)
+    height, width = images.shape[2:]
+    bounds = [(0, height - 1e-6), (0, width - 1e-6), (0, 1), (0, 1), (0, 1)] * pixels
+    kept, queries = images.clone(), torch.zeros_like(labels)
+
+    def painted(index, candidates):  # (5 pixels, M) or (5 pixels,) as scipy gives them
+        values = torch.as_tensor(np.atleast_2d(candidates.T)).to(images)
+        values = values.view(len(values), pixels, 5)
+        copies = images[index].repeat(len(values), 1, 1, 1)
+        rows, columns = values[..., 0].long(), values[..., 1].long()
+        each = torch.arange(len(values), device=images.device)[:, None]
+        copies[each, :, rows, columns] = values[..., 2:]
+        return copies
+
+    for index in runtime.progress(range(len(images)), "one pixel"):
+        label = labels[index]
+
+        def judge(candidates, index=index, label=label):
+            copies = painted(index, candidates)
+            queries[index] += len(copies)
+            with torch.inference_mode():
+                chances = torch.cat([network(part).softmax(1) for part in copies.split(64)])
+            chance = chances[:, label].double().cpu().numpy()
+            return -chance if targeted else chance
+
+        def finished(found, convergence=None, index=index, label=label):
+            with torch.inference_mode():
+                predicted = network(painted(index, np.asarray(found))).argmax(1)
+            return bool((predicted == label).item() == targeted)
+
+        generator = np.random.default_rng(seed)
+        start = generator.uniform(*np.array(bounds).T, size=(max(population, 5), len(bounds)))
+        found = differential_evolution(
+            judge, bounds, init=start, maxiter=generations, mutation=0.5, recombination=1.0,
+            callback=finished, polish=False, vectorized=True, updating="deferred", tol=0, rng=seed,
+        )  # fmt: skip
+        kept[index] = painted(index, found.x)[0]
+    success = _reached(network, kept, labels, targeted)
+    return Attacked(kept, success, torch.zeros_like(queries), queries)
+
+
+def square(
+    network, images, labels, *, targeted=False, epsilon=0.05, max_queries=1000, share=0.05, seed=0
+):
+    """Search at random for squares that lower the margin, each changed by +-`epsilon` (black box).
+
+    Only scores are asked for. The first candidate has vertical stripes one pixel wide; each further
+    one sets a random square of the change, in each channel, to +epsilon or -epsilon, and is kept if
+    the margin improves. The squares' area begins at `share` of the image and shrinks as the queries
+    run out. An image stops when its goal is reached.
+    Raises as `pgd` does.
+
+    Andriushchenko, Croce, Flammarion, Hein: "Square Attack: a Query-Efficient Black-Box Adversarial
+    Attack via Random Search", ECCV 2020, algorithms 1 and 2.
+    """
+    images, labels = _check(
+        network, images, labels, targeted, epsilon=epsilon, max_queries=max_queries, share=share
+    )
+    generator = torch.Generator().manual_seed(seed)
+
+    def signs(*shape):
+        return (2 * torch.randint(2, shape, generator=generator) - 1).to(images)
+
+    def judge(candidates, which):
+        with torch.inference_mode():
+            scores = network(candidates)
+        margins = _margins(scores, labels[which]) * (-1 if targeted else 1)
+        return margins, (scores.argmax(1) == labels[which]) == targeted
+
+    side = images.shape[2:]
+    changed = (images + epsilon * signs(1, 3, 1, side[1])).clamp(0, 1)
+    everyone = torch.arange(len(images), device=images.device)
+    margins, success = judge(changed, everyone)
+    queries = torch.ones_like(labels)
+    with runtime.progress(None, "square attack", max_queries) as bar:
+        for query in range(1, max_queries):
+            going = (~success).nonzero().flatten()
+            if not len(going):
+                break
+            length = round(math.sqrt(_square_share(share, query / max_queries) * side.numel()))
+            length = min(max(length, 1), *side)
+            top = torch.randint(side[0] - length + 1, (1,), generator=generator).item()
+            left = torch.randint(side[1] - length + 1, (1,), generator=generator).item()
+            window = (
+                slice(None),
+                slice(None),
+                slice(top, top + length),
+                slice(left, left + length),
+            )
+            candidates = changed[going]
+            new = images[going][window] + epsilon * signs(len(going), 3, 1, 1)
+            candidates[window] = new.clamp(0, 1)
+            found, reached = judge(candidates, going)
+            queries[going] += 1
+            better = (found < margins[going]) | reached
+            changed[going[better]] = candidates[better]
+            margins[going[better]] = found[better]
+            success[going] = reached
+            bar.update()
+    return Attacked(changed, success, torch.zeros_like(queries), queries)
+
+
+def _square_share(share, progress):
+    """Return the squares' share of the area: halved at the points of the paper's schedule."""
+    points = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # of 10,000 queries, section 4.1
+    return share / 2 ** sum(progress > point for point in points)
+
+
+def nes(
+    network, images, labels, *, targeted=False, epsilon=0.05, max_queries=1000, samples=20,
+    noise=0.01, step=0.01, seed=0,
+):  # fmt: skip
+    """Climb a gradient that is estimated from scores alone, by natural evolution strategies.
+
+        g = 1 / (2 n sigma) sum over i of u_i (L(x + sigma u_i) - L(x - sigma u_i)), u_i ~ N(0, 1),
+
+    with L the logarithm of the label's probability (minus it, untargeted), 2 n = `samples` queries
+    an estimate and sigma = `noise`; the image moves by `step` along the signs of g, within
+    `epsilon` of the original in each value. An image stops when its goal is reached or the queries
+    run out.
+    Raises as `pgd` does, and ValueError for an odd number of samples.
+
+    Ilyas, Engstrom, Athalye, Lin: "Black-box Adversarial Attacks with Limited Queries and
+    Information", ICML 2018, algorithm 1 and section 2.
+    """
+    if samples % 2:
+        raise ValueError(f"samples is {samples}, expected an even number")
+    settings = {"epsilon": epsilon, "max_queries": max_queries, "samples": samples}
+    images, labels = _check(network, images, labels, targeted, noise=noise, step=step, **settings)
+    generator = torch.Generator().manual_seed(seed)
+    changed, queries = images.clone(), torch.zeros_like(labels)
+    success = torch.zeros_like(labels, dtype=torch.bool)
+    rounds = max(1, max_queries // (samples + 1))
+    for _ in runtime.progress(range(rounds), "NES"):
+        going = (~success).nonzero().flatten()
+        if not len(going):
+            break
+        ascent = torch.zeros_like(images[going])
+        for _ in range(samples // 2):
+            u = torch.randn(1, *images.shape[1:], generator=generator).to(images)
+            for sign in (1, -1):
+                tried = (changed[going] + sign * noise * u).clamp(0, 1)
+                with torch.inference_mode():
+                    logs = network(tried).log_softmax(1)
+                chance = logs.gather(1, labels[going][:, None])[:, 0]
+                chance = chance if targeted else -chance
+                ascent += sign * chance.view(-1, 1, 1, 1) * u
+        moved = changed[going] + step * ascent.sign() - images[going]
+        changed[going] = (images[going] + moved.clamp(-epsilon, epsilon)).clamp(0, 1)
+        success[going] = _reached(network, changed[going], labels[going], targeted)
+        queries[going] += samples + 1
+    return Attacked(changed, success, torch.zeros_like(queries), queries)
+
+
+class _Shortest:
+    """The shortest changes so far that reached the goal; before there is any, the images."""
+
+    def __init__(self, images):
+        self.originals, self.images = images, images.clone()
+        self.lengths = torch.full((len(images),), math.inf).to(images)
+
+    def keep(self, changed, reached):
+        lengths = (changed - self.originals).flatten(1).norm(dim=1)
+        better = reached & (lengths < self.lengths)
+        self.images[better], self.lengths[better] = changed[better], lengths[better]
+
+
+def _loss_gradients(network, images, labels, targeted):
+    """Return the scores and the gradient of what is to grow: the cross-entropy, or minus it."""
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        scores = network(images)
+        loss = F.cross_entropy(scores, labels, reduction="sum")
+        (gradients,) = torch.autograd.grad(-loss if targeted else loss, images)
+    return scores.detach(), gradients
+
+
+def _margins(scores, labels):
+    """Return by how much the label's score (N,) exceeds the largest other."""
+    own = scores.gather(1, labels[:, None])
+    others = scores.scatter(1, labels[:, None], -math.inf)
+    return (own - others.amax(1, keepdim=True))[:, 0]
+
+
+def _reached(network, images, labels, targeted):
+    with torch.inference_mode():
+        return (network(images).argmax(1) == labels) == targeted
+
+
+def _shorten(change, length):
+    norms = change.flatten(1).norm(dim=1).clamp_min(torch.finfo(change.dtype).tiny)
+    return change * (length / norms).clamp(max=1).view(-1, 1, 1, 1)
+
+
+def _check(network, images, labels, targeted, **settings):
+    """Return copies of the images and the labels as a tensor; raise for what is no attack."""
+    check_images(images)
+    for name, value in settings.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} is {value}, expected a positive number")
+    images = images.detach().clone()
+    with torch.no_grad():
+        scores = network(images)
+    labels = check_labels(labels, *scores.shape).to(images.device)
+    if targeted:
+        _check_targets(scores.argmax(1), labels, "labels")
+    return images, labels
+
+
+def _check_targets(predicted, targets, name):
+    taken = (predicted == targets).nonzero().flatten().tolist()
+    if taken:
+        raise ValueError(
+            f"{name}[{taken[0]}] is {targets[taken[0]].item()}, expected another class than the "
+            "one that the network predicts already"
+        )
