@@ -178,3 +178,63 @@ def test_a_real_network_knows_its_image():
     with torch.no_grad():
         assert network(start).argmax(1).item() != 985
         assert network(result.images).argmax(1).item() == 985
+
+
+# The spectrum
+
+
+FIXED = {"jitter": 0, "scales": (1, 1), "degrees": 0}
+
+
+def test_the_spectrum_begins_as_faint_noise_that_falls_with_the_frequency():
+    network = Small()
+    network.input_size = 64
+    network.body = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 2)).double()
+    result = class_images.maximise_spectrum(network, [0], iterations=1, snapshots_at=[0], **FIXED)
+    image = result.snapshots[0, 0]
+    assert (image - 0.5).abs().max() < 0.2
+    power = torch.fft.rfft2(image - image.mean((1, 2), True)).abs().square().mean(0)
+    frequency = (torch.fft.fftfreq(64)[:, None] ** 2 + torch.fft.rfftfreq(64) ** 2).sqrt()
+    low, high = ((frequency > f) & (frequency < 1.3 * f) for f in (0.08, 0.32))
+    assert 8 < power[low].mean() / power[high].mean() < 32  # 1 / f: 16 over two octaves
+
+
+def test_climbing_the_spectrum_raises_the_score_of_its_class():
+    network = Small()
+    result = class_images.maximise_spectrum(network, [1, 3], iterations=60, seed=1, **FIXED)
+    assert result.images.shape == (2, 3, 12, 12) and result.scores.shape == (60, 2)
+    assert (result.scores[-1] > result.scores[0] + 0.5).all()
+    with torch.no_grad():
+        last = network(result.images)[[0, 1], [1, 3]]
+    assert (last >= result.scores[-1] - 0.1).all()
+    assert result.images.min() >= 0 and result.images.max() <= 1
+
+
+def test_a_spectrum_does_not_depend_on_the_other_classes_and_has_a_seed():
+    network = Small()
+    options = {"iterations": 8, "jitter": 2, "snapshots_at": [0, 8]}
+    together = class_images.maximise_spectrum(network, [0, 2], **options)
+    alone = class_images.maximise_spectrum(network, [2], **options)
+    torch.testing.assert_close(together.images[1:], alone.images)
+    torch.testing.assert_close(together.snapshots[1], together.images)
+    again = class_images.maximise_spectrum(network, [2], **options)
+    other = class_images.maximise_spectrum(network, [2], seed=1, **options)
+    assert torch.equal(alone.images, again.images) and not torch.equal(alone.images, other.images)
+    assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": []}, "classes is empty"),
+        ({"classes": [4]}, "classes holds 4, expected 0 to 3"),
+        ({"iterations": 0}, "iterations is 0"),
+        ({"scales": (0, 1)}, r"scales is \(0, 1\)"),
+        ({"scales": (1.2, 1.0)}, r"scales is \(1.2, 1.0\)"),
+        ({"degrees": -1}, "degrees -1"),
+        ({"snapshots_at": [9], "iterations": 8}, "snapshots_at holds 9"),
+    ],
+)
+def test_spectrum_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        class_images.maximise_spectrum(Small(), **{"classes": [0]} | options)

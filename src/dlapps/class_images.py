@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
@@ -94,6 +95,98 @@ def maximise(
     chosen = [snapshots[number] for number in snapshots_at]
     chosen = torch.stack(chosen) if chosen else torch.empty(0, *images.shape)
     return ClassImages(images, torch.stack(scores), chosen)
+
+
+# The square root of the covariance of the colours of ImageNet's pixels, by columns: light, then
+# blue against yellow, then green against magenta (Olah et al., 2017).
+COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+
+
+def maximise_spectrum(
+    network,
+    classes,
+    iterations=256,
+    learning_rate=0.05,
+    decay=1.0,
+    jitter=16,
+    scales=(0.8, 1.2),
+    degrees=15.0,
+    seed=0,
+    snapshots_at=(),
+):
+    """Climb score_c over the Fourier spectrum of an image, seen from ever other views.
+
+        x = sigmoid(C F^-1(a / max(f, 1 / size)^decay)),
+
+    with a the complex spectrum of three uncorrelated colours, which is what is changed, f the
+    frequency in cycles a pixel and C the correlation of the colours of photographs (`COLOURS`). In
+    these coordinates all frequencies and colours are as easy to reach as they are common in
+    photographs, so that no blur is needed (Olah, Mordvintsev, Schubert: "Feature Visualization",
+    Distill 2017, section "Preconditioning and Parameterization"). In each iteration the network
+    sees x turned by up to `degrees`, scaled by a factor between `scales` and shifted by up to
+    `jitter` pixels along each axis, the same for each class, and Adam changes a.
+
+    classes: integers (N,). The image has the network's input size and begins as faint noise.
+    `seed` decides on noise and views, `snapshots_at` holds numbers of iterations, 0 being the
+    start. Returns `ClassImages`, whose scores are those of the views.
+    Raises TypeError or ValueError for classes that the network does not have and settings out of
+    range.
+    """
+    _check_settings(iterations, learning_rate, 0, None, 1, jitter, snapshots_at)
+    if not len(classes):
+        raise ValueError("classes is empty, expected at least one")
+    if not 0 < scales[0] <= scales[1] or not (degrees >= 0 and decay >= 0):
+        raise ValueError(
+            f"scales is {scales}, degrees {degrees} and decay {decay}, expected 0 < smallest <= "
+            "largest, and numbers of at least 0"
+        )
+    mean, size = network.mean, network.input_size
+    with torch.no_grad():
+        class_count = network(torch.full((1, 3, size, size), 0.5).to(mean)).shape[1]
+    classes = check_labels(classes, len(classes), class_count, "classes").to(mean.device)
+
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on any device
+    shape = 1, 3, size, size // 2 + 1, 2
+    spectrum = 0.01 * torch.randn(shape, generator=generator).to(mean)
+    spectrum = spectrum.expand(len(classes), *shape[1:]).clone().requires_grad_()
+    down, across = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
+    frequency = (down**2 + across**2).sqrt().clamp_min(1 / size)
+    weight = (size / frequency**decay).to(mean)
+    colours = torch.tensor(COLOURS).to(mean)
+    colours /= colours.norm(dim=0).max()
+
+    def image():
+        planes = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(size, size)) / 4
+        return torch.einsum("ck,nkhw->nchw", colours, planes).sigmoid()
+
+    def draw(low, high):
+        return low + (high - low) * torch.rand(1, generator=generator).item()
+
+    optimizer = torch.optim.Adam([spectrum], learning_rate)
+    scores, snapshots = [], {0: image().detach().cpu()}
+    for iteration in runtime.progress(range(iterations), "class images"):
+        shift = [draw(-jitter, jitter) * 2 / size for _ in range(2)]
+        view = _view(image(), math.radians(draw(-degrees, degrees)), draw(*scales), shift)
+        with torch.enable_grad():
+            score = network(view).gather(1, classes[:, None])[:, 0]
+            optimizer.zero_grad()
+            (spectrum.grad,) = torch.autograd.grad(-score.sum(), spectrum)
+        optimizer.step()
+        scores.append(score.detach())
+        if iteration + 1 in snapshots_at:
+            snapshots[iteration + 1] = image().detach().cpu()
+    chosen = [snapshots[number] for number in snapshots_at]
+    images = image().detach()
+    chosen = torch.stack(chosen) if chosen else torch.empty(0, *images.shape)
+    return ClassImages(images, torch.stack(scores), chosen)
+
+
+def _view(images, angle, scale, shift):
+    """Turn, scale and shift images (in radians, as a factor, in halves of a side); grey outside."""
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    matrix = torch.tensor([[cos, -sin, shift[0]], [sin, cos, shift[1]]]).to(images)
+    grid = F.affine_grid(matrix.expand(len(images), 2, 3), images.shape, align_corners=False)
+    return (F.grid_sample(images - 0.5, grid, align_corners=False) + 0.5).clamp(0, 1)
 
 
 def _blur(images, sigma):
