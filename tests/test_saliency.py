@@ -1,7 +1,12 @@
-"""Saliency maps against hand-made networks, finite differences and plain autograd."""
+"""Saliency maps against hand-made networks, finite differences, plain autograd and Captum."""
+
+import copy
+import functools
 
 import pytest
 import torch
+from captum import attr
+from captum.attr._core import noise_tunnel
 from torch import nn
 
 from dlapps import saliency
@@ -144,3 +149,173 @@ def test_a_real_network_per_image_and_batched():
         expected = (image.grad / network.std)[0].abs().amax(0)  # the chain rule, by hand
         torch.testing.assert_close(maps[n], expected, rtol=1e-3, atol=1e-4)
     assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+
+
+# Captum's answers for the same images
+
+
+@functools.cache
+def real():
+    """Return a network with ImageNet's weights, two images and two labels for it."""
+    network, images = pretrained.load("efficientnet_lite0"), random_images(2, 96, torch.float32)
+    with torch.no_grad():
+        return network, images, network(images).argmax(1)
+
+
+def relative_error(maps, reference):
+    return ((maps - reference).abs().amax((1, 2)) / reference.abs().amax((1, 2))).max().item()
+
+
+def test_gradient_is_captums():
+    network, images, labels = real()
+    reference = attr.Saliency(network).attribute(images.clone().requires_grad_(), labels)
+    maps = saliency.gradient(network, images, labels)
+    assert relative_error(maps, reference.amax(1)) < 1e-4
+
+
+def test_smooth_gradient_is_captums(monkeypatch):
+    network, images, labels = real()
+    generator = torch.Generator().manual_seed(3)
+    noise = [0.1 * torch.randn(1, 3, 96, 96, generator=generator) for _ in range(4)]
+    copies = torch.cat([(images[i] + n).clamp(0, 1) for i in range(2) for n in noise])
+
+    def same_noise(mean, std):  # what is added to the images, each repeated four times
+        return copies - images.repeat_interleave(4, 0)
+
+    monkeypatch.setattr(noise_tunnel.torch, "normal", same_noise)
+    tunnel = attr.NoiseTunnel(attr.Saliency(network))
+    reference = tunnel.attribute(
+        images.clone().requires_grad_(), "smoothgrad", 4, target=labels, abs=False
+    )
+    maps = saliency.smooth_gradient(network, images, labels, noise=0.1, samples=4, seed=3)
+    assert relative_error(maps, reference.abs().amax(1)) < 1e-4
+
+
+@pytest.mark.parametrize("baseline", [0.0, 0.5])
+def test_integrated_gradients_are_captums(baseline):
+    network, images, labels = real()
+    network, images = copy.deepcopy(network).double(), images.double()  # ReLU6 has kinks
+    method = attr.IntegratedGradients(network)
+    reference = method.attribute(
+        images.clone(), torch.full_like(images, baseline), labels, n_steps=10
+    )
+    maps = saliency.integrated_gradients(network, images, labels, baseline, steps=10)
+    assert relative_error(maps, reference.sum(1)) < 1e-4
+
+
+def test_grad_cam_is_captums():
+    network, images, labels = real()
+    method = attr.LayerGradCam(network, network.module_of("block16"))
+    found = method.attribute(images.clone().requires_grad_(), labels, relu_attributions=True)
+    reference = attr.LayerAttribution.interpolate(found, (96, 96), "bilinear")[:, 0]
+    maps = saliency.grad_cam(network, images, labels, "block16")
+    assert relative_error(maps, reference) < 1e-4
+
+
+# What the methods promise
+
+
+METHODS = [saliency.gradient, saliency.smooth_gradient, saliency.integrated_gradients]
+
+
+def test_integrated_gradients_are_complete():
+    network, images = smooth_network(), random_images(3)
+    labels = torch.tensor([0, 2, 3])
+    dark = torch.full_like(images, 0.25)
+    maps = saliency.integrated_gradients(network, images, labels, baseline=0.25, steps=30)
+    with torch.no_grad():
+        difference = (network(images) - network(dark)).gather(1, labels[:, None])[:, 0]
+    torch.testing.assert_close(maps.sum((1, 2)), difference, rtol=1e-6, atol=1e-8)
+
+
+def test_smooth_gradient_of_a_linear_network_is_its_gradient():
+    network = Linear(torch.randn(2, 3, 4, 4, dtype=torch.double))
+    images = random_images(2, size=4)
+    expected = saliency.gradient(network, images, [0, 1])
+    torch.testing.assert_close(saliency.smooth_gradient(network, images, [0, 1]), expected)
+
+
+def test_smooth_gradient_has_a_seed():
+    network, images = smooth_network(), random_images(2)
+    first, again, other = (
+        saliency.smooth_gradient(network, images, [0, 1], samples=3, seed=s) for s in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+class Regions(nn.Module):
+    """Two feature maps, the left and the right half of the red channel; a score for each."""
+
+    layers = ("halves", "scores")
+
+    def activations(self, images, layers):
+        red = images[:, :1]
+        mask = torch.zeros(2, *red.shape[2:], dtype=red.dtype)
+        mask[0, :, : red.shape[3] // 2] = mask[1, :, red.shape[3] // 2 :] = 1
+        maps = red * mask
+        return {"halves": maps, "scores": maps.mean((2, 3))}
+
+    def forward(self, images):
+        return self.activations(images, self.layers)["scores"]
+
+
+def test_grad_cam_is_the_map_that_raises_the_score():
+    images = random_images(2, size=4)
+    maps = saliency.grad_cam(Regions(), images, [0, 1])
+    expected = images[:, 0] / 16  # d mean / d pixel; the resizing changes nothing here
+    expected[0, :, 2:] = expected[1, :, :2] = 0
+    torch.testing.assert_close(maps, expected)
+
+
+def test_grad_cam_takes_the_last_layer_with_space():
+    network, images, labels = real()
+    default = saliency.grad_cam(network, images, labels)
+    torch.testing.assert_close(default, saliency.grad_cam(network, images, labels, "head"))
+    assert default.min() >= 0 and default.amax((1, 2)).min() > 0
+    with pytest.raises(ValueError, match="layer is 'logits', expected one whose output has height"):
+        saliency.grad_cam(network, images, labels, "logits")
+    with pytest.raises(ValueError, match="'block99', expected names from"):
+        saliency.grad_cam(network, images, labels, "block99")
+
+
+@pytest.mark.parametrize("method", [*METHODS, saliency.grad_cam])
+def test_every_method_is_batched_and_leaves_no_trace(method):
+    network, images, labels = real()
+    before = images.clone()
+    together = method(network, images, labels)
+    assert together.shape == (2, 96, 96) and not together.requires_grad
+    alone = torch.cat([method(network, images[i : i + 1], labels[i : i + 1]) for i in range(2)])
+    assert relative_error(together, alone) < 1e-3
+    assert torch.equal(images, before) and not images.requires_grad and images.grad is None
+    assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+    assert not any(m._forward_hooks or m._backward_hooks for m in network.modules())
+
+
+@pytest.mark.parametrize("method", [*METHODS, saliency.grad_cam])
+def test_every_method_refuses_the_same(method):
+    network, images, labels = real()
+    for given, error in [
+        (images * 2, ValueError), (images * torch.nan, ValueError), (images[:, :1], ValueError),
+        (images[:0], ValueError), (images[0], ValueError), ((images * 255).byte(), TypeError),
+    ]:  # fmt: skip
+        with pytest.raises(error, match="images"):
+            method(network, given, labels)
+    for given, error in [([5, 1000], ValueError), ([5], ValueError), ([0.5, 1.5], TypeError)]:
+        with pytest.raises(error, match="labels"):
+            method(network, images, given)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        (saliency.smooth_gradient, {"noise": 0}, "noise is 0, expected a standard deviation above"),
+        (saliency.smooth_gradient, {"noise": float("nan")}, "noise is nan"),
+        (saliency.smooth_gradient, {"samples": 0}, "samples is 0, expected at least 1"),
+        (saliency.integrated_gradients, {"steps": 0}, "steps is 0, expected at least 1"),
+        (saliency.integrated_gradients, {"baseline": 1.5}, "baseline has values outside"),
+        (saliency.integrated_gradients, {"baseline": torch.zeros(6, 6)}, "baseline has shape"),
+    ],
+)
+def test_options_that_are_refused(method, options, message):
+    with pytest.raises(ValueError, match=message):
+        method(smooth_network(), random_images(2), [0, 1], **options)

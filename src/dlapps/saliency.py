@@ -2,10 +2,16 @@
 
 Every method has one call shape, `method(network, images, labels, **options)`, and returns one map
 an image, (N, H, W). A network is in eval mode and gives class scores (N, K) for images
-(N, 3, H, W) in [0, 1]; no call changes it or the images.
+(N, 3, H, W) in [0, 1]; no call changes it or the images. `dlapps.saliency_measures` judges maps.
 """
 
-from dlapps.models.gradients import score_gradients
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from dlapps import runtime
+from dlapps.models.checks import check_images
+from dlapps.models.gradients import check_labels, score_gradients
 
 
 def gradient(network, images, labels):
@@ -20,3 +26,96 @@ def gradient(network, images, labels):
     """
     _, gradients = score_gradients(network, images, labels)
     return gradients.abs().amax(dim=1)
+
+
+def smooth_gradient(network, images, labels, noise=0.15, samples=25, seed=0):
+    """Return the maps (N, H, W) of the gradient averaged over `samples` noisy copies of an image.
+
+    noise: the standard deviation of the Gaussian noise, in pixel values; the copies are clipped to
+    [0, 1]. The gradients are averaged with their signs, so that what chance adds cancels; then the
+    largest absolute value over the channels is taken, as in `gradient`. One copy of the batch is
+    in memory at a time. `seed` decides on the noise, which is the same for each image of a batch.
+    Raises as `score_gradients` does, and ValueError for `noise` or `samples` that is not positive.
+
+    Smilkov, Thorat, Kim, Viégas, Wattenberg: "SmoothGrad: removing noise by adding noise", 2017,
+    section 3.
+    """
+    if not noise > 0:
+        raise ValueError(f"noise is {noise}, expected a standard deviation above 0")
+    _check_count("samples", samples)
+    check_images(images)
+    images = images.detach()
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on any device
+    total = torch.zeros_like(images)
+    for _ in runtime.progress(range(samples), "SmoothGrad"):
+        change = noise * torch.randn(1, *images.shape[1:], generator=generator)
+        _, gradients = score_gradients(network, (images + change.to(images)).clamp(0, 1), labels)
+        total += gradients
+    return (total / samples).abs().amax(dim=1)
+
+
+def integrated_gradients(network, images, labels, baseline=0.0, steps=50):
+    """Return the maps (N, H, W) of what each pixel adds to the score on the way from `baseline`.
+
+        (x - b) * integral from 0 to 1 of d score(b + t (x - b)) / dx dt,
+
+    summed over the channels: a map has both signs, and its sum is score(x) - score(b) up to the
+    error of the integration (completeness). baseline: an image b, (3, H, W) in [0, 1], or one pixel
+    value, by default black. The integral is a Gauss-Legendre sum of `steps` points, of which one
+    copy of the batch is in memory at a time.
+    Raises as `score_gradients` does, and ValueError for another baseline or no steps.
+
+    Sundararajan, Taly, Yan: "Axiomatic Attribution for Deep Networks", ICML 2017, eq. 1.
+    """
+    _check_count("steps", steps)
+    check_images(images)
+    images = images.detach()
+    baseline = torch.as_tensor(baseline).to(images)
+    if baseline.ndim and baseline.shape != images.shape[1:]:
+        raise ValueError(
+            f"baseline has shape {tuple(baseline.shape)}, expected {tuple(images.shape[1:])} or "
+            "one number"
+        )
+    if not ((baseline >= 0) & (baseline <= 1)).all():
+        raise ValueError("baseline has values outside [0, 1]")
+    change = images - baseline
+    total = torch.zeros_like(images)
+    points, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
+    ways = zip(((1 + points) / 2).tolist(), (weights / 2).tolist(), strict=True)
+    for part, weight in runtime.progress(ways, "integrated gradients", steps):
+        _, gradients = score_gradients(network, (baseline + part * change).clamp(0, 1), labels)
+        total += weight * gradients
+    return (change * total).sum(1)
+
+
+def grad_cam(network, images, labels, layer=None):
+    """Return the maps (N, H, W) of where the channels of a layer that raise the score are active.
+
+        ReLU(sum over channels k of a_k A_k), a_k = mean over space of d score / d A_k,
+
+    for the maps A of `layer`, resized to the images (bilinear). A map is at least 0. layer: a name
+    of `network.layers` whose output has a height and a width, by default the last such layer.
+    Raises as `score_gradients` does, and ValueError for another layer.
+
+    Selvaraju et al.: "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    Localization", ICCV 2017, eq. 1 and 2.
+    """
+    check_images(images)
+    images = images.detach()
+    layers = [layer] if layer else network.layers
+    with torch.enable_grad():
+        # The weights may be frozen: it is the image that makes the maps differentiable.
+        found = network.activations(images.requires_grad_(), [*layers, network.layers[-1]])
+        scores = found[network.layers[-1]]
+        labels = check_labels(labels, *scores.shape).to(scores.device)
+        maps = [m for name in layers if (m := found[name]).ndim == 4 and m.shape[2:] != (1, 1)]
+        if not maps:
+            raise ValueError(f"layer is {layer!r}, expected one whose output has height and width")
+        (gradients,) = torch.autograd.grad(scores.gather(1, labels[:, None]).sum(), maps[-1])
+    weighted = F.relu((gradients.mean((2, 3), keepdim=True) * maps[-1].detach()).sum(1, True))
+    return F.interpolate(weighted, images.shape[2:], mode="bilinear")[:, 0]
+
+
+def _check_count(name, value):
+    if value < 1:
+        raise ValueError(f"{name} is {value}, expected at least 1")
