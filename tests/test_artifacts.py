@@ -5,6 +5,7 @@ import json
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from dlapps import runtime
 from dlapps.artifacts import Artifacts
@@ -79,3 +80,22 @@ def test_equal_figures_are_equal_files(results, tmp_path):
     assert path == tmp_path / "figures/quick/1_line.png"
     assert contents[0] == contents[1]
     assert contents[0].startswith(b"\x89PNG")
+
+
+def test_an_animation_holds_its_frames_and_repeats(results):
+    colours = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], float)
+    frames = np.broadcast_to(colours[:, :, None, None], (3, 3, 6, 8))
+    path = results.save_animation(frames, "colours", milliseconds=50)
+    assert path.name == "1_colours.gif"
+    with Image.open(path) as gif:
+        assert (gif.n_frames, gif.size, gif.info["loop"]) == (3, (8, 6), 0)
+        for number, colour in enumerate(colours):
+            gif.seek(number)
+            shown = np.asarray(gif.convert("RGB"))
+            assert (shown == 255 * colour).all()
+            assert gif.info["duration"] == (500 if number == 2 else 50)
+    with pytest.raises(ValueError, match=r"frames has shape \(3, 6, 8\), expected \(T, 3, H, W\)"):
+        results.save_animation(frames[0], "colours")
+    with pytest.raises(ValueError, match="name is 'No!', expected snake_case"):
+        results.save_animation(frames, "No!")
+    assert [p.name for p in path.parent.iterdir()] == [path.name]

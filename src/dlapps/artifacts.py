@@ -5,6 +5,9 @@ import math
 import re
 from numbers import Integral, Real
 
+import numpy as np
+from PIL import Image
+
 from dlapps import runtime
 from dlapps.files import atomic_path
 
@@ -29,6 +32,28 @@ class Artifacts:
         with atomic_path(path) as temporary:
             # Without the version of Matplotlib in it, equal figures are equal files.
             figure.savefig(temporary, metadata={"Software": None})
+        return path
+
+    def save_animation(self, frames, name, milliseconds=120):
+        """Write frames (T, 3, H, W) in [0, 1] to <folder>/<notebook's number>_<name>.gif.
+
+        It repeats for ever; each frame is shown for `milliseconds`, the last one for ten times as
+        long. Returns the path.
+        """
+        frames = np.asarray(frames)
+        if frames.ndim != 4 or frames.shape[1] != 3 or not len(frames):
+            raise ValueError(
+                f"frames has shape {frames.shape}, expected (T, 3, H, W), T at least 1"
+            )
+        pixels = (255 * frames.clip(0, 1)).round().astype(np.uint8).transpose(0, 2, 3, 1)
+        first, *others = [Image.fromarray(frame) for frame in pixels]
+        path = self.folder / f"{self.notebook.split('_')[0]}_{_snake_case('name', name)}.gif"
+        durations = [milliseconds] * len(others) + [10 * milliseconds]
+        with atomic_path(path) as temporary:
+            first.save(
+                temporary, save_all=True, append_images=others, duration=durations, loop=0,
+                optimize=True,
+            )  # fmt: skip
         return path
 
     def save_metric(self, key, value, *, unit, data, model, seed):
