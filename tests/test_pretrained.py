@@ -289,18 +289,18 @@ def test_interrupted_extraction_goes_on(data_root, monkeypatch):
     options = {"layers": ["fire9", "logits"], "batch_size": 2}
     whole = features.extract(network, images, **options, cache=False)
     monkeypatch.setattr(features, "SAVED_EVERY", 4)
-    view, seen = features._view, []
+    views, seen = features._views, []
 
     def stops_after(count):
         def interrupted(network, batch, *rest):
             if len(seen) == count:
                 raise KeyboardInterrupt
             seen.append(len(batch))
-            return view(network, batch, *rest)
+            return views(network, batch, *rest)
 
         # Not its own source, which is part of the fingerprint.
         monkeypatch.setattr(features, "fingerprint", lambda *_: "the same")
-        monkeypatch.setattr(features, "_view", interrupted)
+        monkeypatch.setattr(features, "_views", interrupted)
 
     stops_after(3)  # batches of 2: four images are saved, two are lost
     with pytest.raises(KeyboardInterrupt):

@@ -65,7 +65,7 @@ def extract(
         settings += [network.name, network.interpolation.value, sizes, mirrored, bands]
         settings += [str(dtype), batch_size, device.type]
         made_from = fingerprint(
-            network.state_dict(), images, settings, type(network), extract, _view, fold_batch_norms
+            network.state_dict(), images, settings, type(network), extract, _views, fold_batch_norms
         )
         path = runtime.writable_data_root() / "cache" / f"features-{network.name}-{made_from}.pt"
         kept = load_checkpoint(path, made_from)
@@ -85,9 +85,9 @@ def extract(
     with bar, torch.inference_mode(), torch.autocast(device.type, half, enabled=half is not None):
         for batch in batches:
             views = [
-                folded.features(_view(folded, batch, size, mirror), layers, bands)
+                folded.features(view, layers, bands)
                 for size in sizes
-                for mirror in ([False, True] if mirrored else [False])
+                for view in _views(folded, batch, size, mirrored)
             ]
             means = {
                 layer: torch.stack([view[layer].float() for view in views]).mean(0).cpu()
@@ -105,10 +105,10 @@ def extract(
     return features
 
 
-def _view(network, images, size, mirror):
+def _views(network, images, size, mirrored):
     images = network.prepare(images, size)
-    images = images.flip(3) if mirror else images
-    return images.contiguous(memory_format=torch.channels_last)  # the faster layout
+    images = images.contiguous(memory_format=torch.channels_last)  # the faster layout
+    return [images, images.flip(3)] if mirrored else [images]
 
 
 def _joined(parts):
