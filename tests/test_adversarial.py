@@ -391,3 +391,37 @@ def test_every_attack_refuses_the_same(attack):
 def test_settings_that_are_refused(attack, options, message):
     with pytest.raises(ValueError, match=message):
         attack(small_network(), random_images(2), [0, 1], **options)
+
+
+# What is measured
+
+
+def test_measure_by_hand():
+    network = HalfSpaces(torch.ones(1, 3, 2, 2).double(), 6.5)  # class 1 above a sum of 6.5
+    grey = torch.full((4, 3, 2, 2), 0.5).double()  # a sum of 6
+    changed = grey.clone()
+    changed[0, 0] += 0.5  # a sum of 8: reached, as saved too
+    changed[1] += 0.51 / 12  # a sum of 6.51: reached
+    changed[2, 0, 0, 0] += 0.3  # a sum of 6.3: not reached
+    changed[3, :2] += 0.1  # a sum of 6.8: reached, as saved too
+    values = adversarial.measure(network, grey, changed, [1, 1, 1, 1], targeted=True)
+    assert values["success"] == 0.75
+    # 0.5425 is 138.3 levels of 255; twelve times 138 / 255 is 6.494.
+    assert values["success_8bit"] == 0.5
+    lengths = [1.0, (12 * 0.0425**2) ** 0.5, (8 * 0.1**2) ** 0.5]
+    assert values["l2"] == pytest.approx(sorted(lengths)[1])
+    assert values["linf"] == pytest.approx(0.1)
+    untargeted = adversarial.measure(network, grey, changed, [0, 0, 0, 0])
+    assert untargeted == values  # of two classes "not 0" is 1
+
+
+def test_measure_of_failures_has_no_length():
+    network, images = small_network(), random_images(2)
+    with torch.no_grad():
+        predicted = network(images).argmax(1)
+    values = adversarial.measure(network, images, images, predicted)
+    assert values == {"success": 0, "success_8bit": 0, "l2": None, "linf": None}
+    with pytest.raises(ValueError, match="changed has shape"):
+        adversarial.measure(network, images, images[:1], predicted)
+    with pytest.raises(ValueError, match="labels"):
+        adversarial.measure(network, images, images, [0, 9])

@@ -238,3 +238,56 @@ def test_a_spectrum_does_not_depend_on_the_other_classes_and_has_a_seed():
 def test_spectrum_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         class_images.maximise_spectrum(Small(), **{"classes": [0]} | options)
+
+
+def test_recognised_is_the_accuracy_at_the_networks_own_size():
+    network = Linear()
+    network.interpolation = "bilinear"
+    images = random_images(6, size=5)
+    with torch.no_grad():
+        chances = network(images).softmax(1)
+    predicted = chances.argmax(1)
+    classes = torch.where(torch.arange(6) < 4, predicted, (predicted + 1) % 3)
+    top1, mean = class_images.recognised(network, images, classes)
+    assert top1 == pytest.approx(4 / 6)
+    assert mean == pytest.approx(chances.gather(1, classes[:, None]).mean().item())
+
+    even = torch.linspace(0.1, 0.9, 6).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).double()
+    again = class_images.recognised(network, even, classes)  # of another size, but even
+    assert again == pytest.approx(class_images.recognised(network, even[..., :5, :5], classes))
+    with pytest.raises(ValueError, match="classes"):
+        class_images.recognised(network, images, [0, 1, 2, 3, 0, 0])
+
+
+@pytest.mark.parametrize("recipe", [class_images.maximise, class_images.maximise_spectrum])
+def test_a_gallery_goes_on_where_it_was_interrupted(recipe, tmp_path, monkeypatch):
+    network, classes, path = Small(), [0, 3, 1, 2, 1], tmp_path / "gallery.pt"
+    options = {"iterations": 3, "batch_size": 2, "seed": 4}
+    expected = class_images.gallery(recipe, network, classes, **options)
+    assert expected.shape == (5, 3, 12, 12)
+    for i in (0, 2):
+        part = recipe(network, classes[i : i + 2], iterations=3, seed=4).images
+        assert torch.equal(expected[i : i + 2], part)
+
+    calls = []
+
+    def failing(network, batch, **options):
+        calls.append(batch.tolist())
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return recipe(network, batch, **options)
+
+    failing.__name__ = recipe.__name__
+    with pytest.raises(KeyboardInterrupt):
+        class_images.gallery(failing, network, classes, checkpoint=path, **options)
+    for _ in range(2):  # the second time all is there
+        again = class_images.gallery(failing, network, classes, checkpoint=path, **options)
+        assert torch.equal(again, expected)
+        assert calls == [[0, 3], [1, 2], [1, 2], [1]]
+
+    other = options | {"seed": 5}
+    assert not torch.equal(
+        class_images.gallery(failing, network, classes, checkpoint=path, **other), expected
+    )
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        class_images.gallery(recipe, network, classes, batch_size=0)

@@ -154,3 +154,26 @@ def test_each_filter_is_beside_its_maps_of_every_image():
     assert (shown["a"].images[0].get_array() == 0.5).all()
     drawn = [ax for ax in figure.axes if ax.images]
     assert len(drawn) == 2 + 5 * (1 + 2)
+
+
+def test_shares_are_written_and_coloured_where_they_belong():
+    values = [[0.0, 0.25, 1.0], [0.6, 0.5, 0.1]]
+    figure = plotting.shares(values, ["a", "b"], ["x", "y", "z"], "by", "seen by", "share", "Title")
+    axes = figure.axes[0]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts[2, 0] == "100%" and texts[0, 1] == "60%" and len(texts) == 6
+    np.testing.assert_array_equal(axes.images[0].get_array(), values)
+    assert axes.images[0].get_clim() == (0, 1)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y", "z"]
+    assert axes.get_ylabel() == "by" and axes.get_xlabel() == "seen by"
+    with pytest.raises(ValueError, match="values has shape"):
+        plotting.shares(values, ["a"], ["x", "y", "z"], "by", "seen by", "share", "Title")
+
+
+def test_a_confusion_matrix_counts_and_leaves_zeros_out():
+    figure = plotting.confusion_matrix([[3, 1], [0, 2]], ["cat", "dog"], "Title")
+    axes = figure.axes[0]
+    assert {t.get_position(): t.get_text() for t in axes.texts if t.get_text()} == {
+        (0, 0): "3", (1, 0): "1", (1, 1): "2",
+    }  # fmt: skip
+    np.testing.assert_array_equal(axes.images[0].get_array(), [[0.75, 0.25], [0, 1]])

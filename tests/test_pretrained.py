@@ -10,6 +10,7 @@ import urllib.error
 import pytest
 import torch
 import torchvision
+from torchvision.transforms.v2 import functional as transforms
 
 from dlapps.models import features, pretrained
 
@@ -533,3 +534,21 @@ def test_damaged_download_is_named(server, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=path.name):
         pretrained.load("squeezenet1_1")
+
+
+def test_an_ensemble_is_the_mean_of_its_networks():
+    first, second = (pretrained.build(name) for name in ("squeezenet1_1", "efficientnet_lite1"))
+    ensemble = pretrained.Ensemble([first, second]).eval()
+    images = (random_images(2, size=224) / 255).requires_grad_()
+    scores = ensemble(images)
+    resized = transforms.resize(images, [240, 240], antialias=True).clamp(0, 1)
+    torch.testing.assert_close(scores, (first(images) + second(resized)) / 2)
+    (gradients,) = torch.autograd.grad(scores.sum(), images)
+    assert gradients.abs().amax((1, 2, 3)).min() > 0
+    assert ensemble.title == "SqueezeNet 1.1 + EfficientNet-Lite1"
+    assert ensemble.input_size == 224 and torch.equal(ensemble.mean, first.mean)
+    with pytest.raises(ValueError, match="networks is empty"):
+        pretrained.Ensemble([])
+    second.categories = ("cat", "dog")
+    with pytest.raises(ValueError, match="different classes"):
+        pretrained.Ensemble([first, second])

@@ -416,6 +416,35 @@ def nes(
     return Attacked(changed, success, torch.zeros_like(queries), queries)
 
 
+def measure(network, originals, changed, labels, *, targeted=False):
+    """Return what the changed images (N, 3, H, W) achieve, a dictionary of numbers.
+
+    "success" and "success_8bit": the shares that reach the goal (as in the attacks), and that
+    still do when rounded to the 256 levels of a saved image; "l2" and "linf": the medians of the
+    changes' Euclidean lengths and of their largest values, on the [0, 1] scale, over the images
+    that succeed, None if none does. Raises ValueError for images of different shapes.
+    """
+    check_images(originals, name="originals")
+    check_images(changed, name="changed")
+    if originals.shape != changed.shape:
+        raise ValueError(
+            f"changed has shape {tuple(changed.shape)}, expected {tuple(originals.shape)}"
+        )
+    with torch.inference_mode():
+        scores = network(changed)
+    labels = check_labels(labels, *scores.shape).to(scores.device)
+    reached = (scores.argmax(1) == labels) == targeted
+    saved = reached & _reached(network, (changed * 255).round() / 255, labels, targeted)
+    difference = (changed - originals).flatten(1)[reached]
+    lengths, largest = difference.norm(dim=1), difference.abs().amax(1)
+    return {
+        "success": reached.double().mean().item(),
+        "success_8bit": saved.double().mean().item(),
+        "l2": lengths.median().item() if len(lengths) else None,
+        "linf": largest.median().item() if len(largest) else None,
+    }
+
+
 class _Shortest:
     """The shortest changes so far that reached the goal; before there is any, the images."""
 

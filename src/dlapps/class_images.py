@@ -1,6 +1,7 @@
 """Practical 2, class images: what an image would have to be to get the highest score of a class."""
 
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
+from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
 from dlapps.models.checks import check_images
 from dlapps.models.gradients import check_labels, score_gradients, unit
 
@@ -179,6 +181,48 @@ def maximise_spectrum(
     images = image().detach()
     chosen = torch.stack(chosen) if chosen else torch.empty(0, *images.shape)
     return ClassImages(images, torch.stack(scores), chosen)
+
+
+def gallery(recipe, network, classes, *, batch_size=10, checkpoint=None, **options):
+    """Return images (N, 3, H, W) of many classes (N,), `batch_size` of them at a time.
+
+    recipe: `maximise` or `maximise_spectrum`, whose `options` these are. An image does not depend
+    on the others (up to the rounding of a batch), so that only memory and time depend on
+    `batch_size`. checkpoint: a path where each finished batch is kept; a call with the same
+    arguments goes on after the last one.
+    Raises as the recipe does, and ValueError for a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+    classes = torch.as_tensor(classes)
+    sources = sys.modules[__name__], score_gradients, unit
+    settings = [recipe.__name__, classes.tolist(), batch_size, options]
+    made_from = fingerprint(settings, network.state_dict(), *sources) if checkpoint else None
+    images = load_checkpoint(checkpoint, made_from) if checkpoint else None
+    images = [] if images is None else list(images.split(batch_size))
+    batches = classes.split(batch_size)
+    for batch in runtime.progress(batches[len(images) :], "batches", len(batches), len(images)):
+        images.append(recipe(network, batch, **options).images.cpu())
+        if checkpoint:
+            save_checkpoint(checkpoint, made_from, torch.cat(images))
+    return torch.cat(images).to(network.mean.device)
+
+
+def recognised(network, images, classes):
+    """Return what a network makes of class images (N, 3, H, W): its top-1 accuracy and the mean
+    probability of `classes` (N,).
+
+    The images are resized to the network's input. A network that took no part in the optimisation
+    tells whether an image shows its class or only pleases the network that it was made for.
+    """
+    check_images(images)
+    size = [network.input_size] * 2
+    view = transforms.resize(images, size, network.interpolation, antialias=True).clamp(0, 1)
+    with torch.inference_mode():
+        chances = torch.cat([network(part).softmax(1) for part in view.split(8)]).cpu()
+    classes = check_labels(classes, *chances.shape, "classes")
+    own = chances.gather(1, classes[:, None])
+    return (chances.argmax(1) == classes).double().mean().item(), own.mean().item()
 
 
 def _view(images, angle, scale, shift):

@@ -294,6 +294,40 @@ class PretrainedNetwork(nn.Module):
                 handle.remove()
 
 
+class Ensemble(nn.Module):
+    """Several networks as one, whose class scores are the mean of theirs.
+
+    Images have the first network's input size and are resized for the others, by which gradients
+    pass too. `title`, `name` and `categories` are there as in a `PretrainedNetwork`; `mean`, `std`
+    and `interpolation` are the first network's.
+    Raises ValueError without networks, or for networks with other class names.
+    """
+
+    def __init__(self, networks):
+        super().__init__()
+        if not networks:
+            raise ValueError("networks is empty, expected at least one")
+        first, *others = networks
+        if any(other.categories != first.categories for other in others):
+            raise ValueError("networks have different classes, expected the same in each")
+        self.networks = nn.ModuleList(networks)
+        self.title = " + ".join(network.title for network in networks)
+        self.name = "_and_".join(network.name for network in networks)
+        self.input_size, self.interpolation = first.input_size, first.interpolation
+        self.categories, self.mean, self.std = first.categories, first.mean, first.std
+
+    def forward(self, images):
+        """Return the mean class scores (N, K) of images (N, 3, H, W) in [0, 1]."""
+        scores = []
+        for network in self.networks:
+            view = images
+            if images.shape[-2:] != (network.input_size,) * 2:
+                size = [network.input_size] * 2
+                view = transforms.resize(images, size, antialias=True).clamp(0, 1)
+            scores.append(network(view))
+        return torch.stack(scores).mean(0)
+
+
 def build(name):
     """Return the architecture `name` with random weights, in eval mode; see `load`."""
     return PretrainedNetwork(name).eval()

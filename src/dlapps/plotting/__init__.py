@@ -3,7 +3,7 @@
 from dlapps.plotting import style
 from dlapps.plotting.activations import activation_maps
 from dlapps.plotting.adversarial import confidences, fooled_images
-from dlapps.plotting.confusion import confusion_matrix
+from dlapps.plotting.confusion import confusion_matrix, shares
 from dlapps.plotting.curves import curve_panels, curves, draw_curves, running_mean
 from dlapps.plotting.dots import dots, spreads
 from dlapps.plotting.images import (
@@ -37,6 +37,7 @@ __all__ = [
     "predictions",
     "running_mean",
     "saliency_maps",
+    "shares",
     "show_image",
     "spreads",
     "style",

@@ -12,21 +12,42 @@ def confusion_matrix(counts, classes, title):
     The colour is the share of the true class's images; the numbers are counts, zeros left out.
     """
     counts = np.asarray(counts)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    values = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    texts = [[count or "" for count in row] for row in counts.tolist()]
     figure, axes = plt.subplots(figsize=(style.WIDTH, 0.92 * style.WIDTH))
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=9)
-    ticks = range(len(classes))
-    axes.set_xticks(ticks, classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, classes)
+    _draw(figure, axes, values, texts, classes, classes, "share of the true class's images")
+    plt.setp(axes.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
     axes.set(xlabel="predicted class", ylabel="true class")
+    figure.suptitle(title)
+    return figure
+
+
+def shares(values, rows, columns, row_label, column_label, value_label, title):
+    """Draw shares (R, C) in [0, 1] as a matrix with names for its rows and columns."""
+    values = np.asarray(values, dtype=float)
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"values has shape {values.shape}, expected {(len(rows), len(columns))} as named"
+        )
+    texts = [[f"{value:.0%}" for value in row] for row in values]
+    size = style.WIDTH, 2.0 + 0.55 * len(rows)
+    figure, axes = plt.subplots(figsize=size)
+    _draw(figure, axes, values, texts, rows, columns, value_label)
+    axes.set(xlabel=column_label, ylabel=row_label, aspect="auto")
+    figure.suptitle(title)
+    return figure
+
+
+def _draw(figure, axes, values, texts, rows, columns, value_label):
+    image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if value > 0.5 else "black"
+        text = texts[row][column]
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, label="share of the true class's images")
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, label=value_label)
     bar.outline.set_visible(False)
-    figure.suptitle(title)
-    return figure
