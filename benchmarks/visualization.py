@@ -32,7 +32,7 @@ def maps(network, images, labels, steps=20):
     """Return a row for each kind of map that both have, computed for the whole batch."""
 
     def captums_grad_cam():
-        layer = network.module_of(network.layers[-2])
+        layer = network.module_of(saliency.map_layers(network, images[:1])[-1])
         found = attr.LayerGradCam(network, layer).attribute(images, labels, relu_attributions=True)
         return attr.LayerAttribution.interpolate(found, images.shape[2:], "bilinear")[:, 0]
 

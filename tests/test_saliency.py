@@ -268,6 +268,23 @@ def test_grad_cam_is_the_map_that_raises_the_score():
     torch.testing.assert_close(maps, expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("squeezenet1_1", "fire9"), ("vgg16", "relu5"), ("alexnet", "relu5"),
+        ("resnet50", "layer4"), ("efficientnet_lite1", "head"),
+    ],
+)  # fmt: skip
+def test_grad_cam_of_every_architecture(name, layer):
+    torch.manual_seed(0)
+    network = pretrained.build(name).requires_grad_(False)
+    images = random_images(2, 224 if name in ("vgg16", "alexnet") else 96, torch.float32)
+    assert saliency.map_layers(network, images)[-1] == layer
+    maps = saliency.grad_cam(network, images, [3, 999])
+    assert maps.shape == (2, *images.shape[2:]) and maps.min() >= 0 and maps.isfinite().all()
+    torch.testing.assert_close(maps, saliency.grad_cam(network, images, [3, 999], layer))
+
+
 def test_grad_cam_takes_the_last_layer_with_space():
     network, images, labels = real()
     default = saliency.grad_cam(network, images, labels)

@@ -94,7 +94,7 @@ def grad_cam(network, images, labels, layer=None):
         ReLU(sum over channels k of a_k A_k), a_k = mean over space of d score / d A_k,
 
     for the maps A of `layer`, resized to the images (bilinear). A map is at least 0. layer: a name
-    of `network.layers` whose output has a height and a width, by default the last such layer.
+    of `network.layers` whose output has a height and a width, by default `map_layers`' last.
     Raises as `score_gradients` does, and ValueError for another layer.
 
     Selvaraju et al.: "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
@@ -102,18 +102,28 @@ def grad_cam(network, images, labels, layer=None):
     """
     check_images(images)
     images = images.detach()
-    layers = [layer] if layer else network.layers
+    layer = map_layers(network, images[:1])[-1] if layer is None else layer
     with torch.enable_grad():
         # The weights may be frozen: it is the image that makes the maps differentiable.
-        found = network.activations(images.requires_grad_(), [*layers, network.layers[-1]])
-        scores = found[network.layers[-1]]
+        found = network.activations(images.requires_grad_(), [layer, network.layers[-1]])
+        maps, scores = found[layer], found[network.layers[-1]].flatten(1)
         labels = check_labels(labels, *scores.shape).to(scores.device)
-        maps = [m for name in layers if (m := found[name]).ndim == 4 and m.shape[2:] != (1, 1)]
-        if not maps:
+        if not _has_space(maps):
             raise ValueError(f"layer is {layer!r}, expected one whose output has height and width")
-        (gradients,) = torch.autograd.grad(scores.gather(1, labels[:, None]).sum(), maps[-1])
-    weighted = F.relu((gradients.mean((2, 3), keepdim=True) * maps[-1].detach()).sum(1, True))
+        (gradients,) = torch.autograd.grad(scores.gather(1, labels[:, None]).sum(), maps)
+    weighted = F.relu((gradients.mean((2, 3), keepdim=True) * maps.detach()).sum(1, True))
     return F.interpolate(weighted, images.shape[2:], mode="bilinear")[:, 0]
+
+
+def map_layers(network, images):
+    """Return the names of the layers whose output for images has a height and a width."""
+    with torch.inference_mode():
+        found = network.activations(images, network.layers)
+    return [name for name in network.layers if _has_space(found[name])]
+
+
+def _has_space(output):
+    return output.ndim == 4 and output.shape[2:] != (1, 1)
 
 
 def _check_count(name, value):
