@@ -291,3 +291,5 @@ def test_a_gallery_goes_on_where_it_was_interrupted(recipe, tmp_path, monkeypatc
     )
     with pytest.raises(ValueError, match="batch_size is 0"):
         class_images.gallery(recipe, network, classes, batch_size=0)
+    with pytest.raises(ValueError, match="classes is empty"):
+        class_images.gallery(recipe, network, [])

@@ -194,6 +194,8 @@ def gallery(recipe, network, classes, *, batch_size=10, checkpoint=None, **optio
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+    if not len(classes):
+        raise ValueError("classes is empty, expected at least one")
     classes = torch.as_tensor(classes)
     sources = sys.modules[__name__], score_gradients, unit
     settings = [recipe.__name__, classes.tolist(), batch_size, options]
@@ -209,10 +211,9 @@ def gallery(recipe, network, classes, *, batch_size=10, checkpoint=None, **optio
 
 
 def recognised(network, images, classes):
-    """Return what a network makes of class images (N, 3, H, W): its top-1 accuracy and the mean
-    probability of `classes` (N,).
+    """Return a network's top-1 accuracy on class images, and its mean probability of their classes.
 
-    The images are resized to the network's input. A network that took no part in the optimisation
+    Images (N, 3, H, W) in [0, 1] of `classes` (N,) are resized to the network's input. A network that took no part in the optimisation
     tells whether an image shows its class or only pleases the network that it was made for.
     """
     check_images(images)
