@@ -213,8 +213,9 @@ def gallery(recipe, network, classes, *, batch_size=10, checkpoint=None, **optio
 def recognised(network, images, classes):
     """Return a network's top-1 accuracy on class images, and its mean probability of their classes.
 
-    Images (N, 3, H, W) in [0, 1] of `classes` (N,) are resized to the network's input. A network that took no part in the optimisation
-    tells whether an image shows its class or only pleases the network that it was made for.
+    Images (N, 3, H, W) in [0, 1] of `classes` (N,) are resized to the network's input. A network
+    that took no part in the optimisation tells whether an image shows its class or only pleases
+    the network that it was made for.
     """
     check_images(images)
     size = [network.input_size] * 2
