@@ -1,5 +1,7 @@
 """Measures of saliency maps, on networks whose use of the pixels is known."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,10 @@ def test_rank_correlation_of_known_pairs():
     maps = np.concatenate([first, first])
     found = measures.rank_correlation(maps, np.concatenate([np.exp(first), -first]))
     np.testing.assert_allclose(found, [1, -1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a notebook would print it
+        found = measures.rank_correlation(torch.zeros(2, 3, 3), torch.rand(2, 3, 3))
+    assert np.isnan(found).all()
 
 
 def test_randomising_goes_from_the_top():

@@ -84,11 +84,15 @@ def centre_maps(images):
 
 
 def rank_correlation(first, second):
-    """Return Spearman's rank correlation of each pair of maps (N, H, W), an array (N,)."""
-    pairs = zip(
-        np.reshape(first, (len(first), -1)), np.reshape(second, (len(second), -1)), strict=True
+    """Return Spearman's rank correlation of each pair of maps (N, H, W), an array (N,).
+
+    It is NaN where a map has but one value, which ranks nothing.
+    """
+    flat = (np.asarray(maps).reshape(len(maps), -1) for maps in (first, second))
+    pairs = zip(*flat, strict=True)
+    return np.array(
+        [spearmanr(a, b).statistic if np.ptp(a) and np.ptp(b) else np.nan for a, b in pairs]
     )
-    return np.array([spearmanr(a, b).statistic for a, b in pairs])
 
 
 def learned_layers(network):
