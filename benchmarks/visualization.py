@@ -114,7 +114,8 @@ def main():
     parser.add_argument("--images", type=int, default=25)
     options = parser.parse_args()
 
-    network = pretrained.load(options.network)
+    # Channel after channel: torchattacks' PGDL2 views its gradients as rows.
+    network = pretrained.load(options.network).to(memory_format=torch.contiguous_format)
     photos = datasets.load("imagenet-25", split="test")
     images = network.prepare(photos.images[: options.images])
     with torch.no_grad():
