@@ -12,6 +12,7 @@ from dlapps import runtime
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
 from dlapps.models.checks import check_images
 from dlapps.models.gradients import check_labels, score_gradients, unit
+from dlapps.models.pretrained import fit
 
 
 @dataclass(frozen=True)
@@ -218,10 +219,9 @@ def recognised(network, images, classes):
     the network that it was made for.
     """
     check_images(images)
-    size = [network.input_size] * 2
-    view = transforms.resize(images, size, network.interpolation, antialias=True).clamp(0, 1)
+    parts = fit(network, images).split(8)
     with torch.inference_mode():
-        chances = torch.cat([network(part).softmax(1) for part in view.split(8)]).cpu()
+        chances = torch.cat([network(part).softmax(1) for part in parts]).cpu()
     classes = check_labels(classes, *chances.shape, "classes")
     own = chances.gather(1, classes[:, None])
     return (chances.argmax(1) == classes).double().mean().item(), own.mean().item()

@@ -233,11 +233,7 @@ class PretrainedNetwork(nn.Module):
         repeated over the three channels.
         """
         check_uint8_images(images)
-        size = self.input_size if size is None else size
-        images = images.to(self.mean.device).expand(-1, 3, -1, -1) / 255
-        if images.shape[-2:] != (size, size):
-            images = transforms.resize(images, [size, size], self.interpolation, antialias=True)
-        return images.clamp(0, 1)  # bicubic interpolation overshoots
+        return fit(self, images.to(self.mean.device).expand(-1, 3, -1, -1) / 255, size)
 
     def module_of(self, layer):
         """Return the module that computes `layer`; raise ValueError if there is no such layer."""
@@ -326,6 +322,14 @@ class Ensemble(nn.Module):
                 view = transforms.resize(images, size, antialias=True).clamp(0, 1)
             scores.append(network(view))
         return torch.stack(scores).mean(0)
+
+
+def fit(network, images, size=None):
+    """Resize images (N, 3, H, W) in [0, 1] to `size` pixels, by default the network's own size."""
+    size = network.input_size if size is None else size
+    if images.shape[-2:] != (size, size):
+        images = transforms.resize(images, [size, size], network.interpolation, antialias=True)
+    return images.clamp(0, 1)  # bicubic interpolation overshoots
 
 
 def build(name):
