@@ -36,6 +36,18 @@ def test_numbers_are_written_as_one_flat_object(results, tmp_path):
     }
 
 
+def test_numbers_over_seeds_come_with_their_mean_and_deviation(results, tmp_path):
+    results.save_metric("over_seeds", [0.1, 0.2, 0.6], **about() | {"seed": [0, 1, 2]})
+    results.save_metric("one", [0.1], **about() | {"seed": [0]})
+    written = json.loads((tmp_path / "figures/quick/1_transfer_learning.json").read_text())
+    assert written["over_seeds"]["mean"] == pytest.approx(0.3)
+    assert written["over_seeds"]["std"] == pytest.approx(np.sqrt(0.07))
+    assert (written["one"]["mean"], written["one"]["std"]) == (0.1, None)
+    for value in (0.1, [0.1]):
+        with pytest.raises(ValueError, match="a number for each of 2 seeds"):
+            results.save_metric("over_seeds", value, **about() | {"seed": [0, 1]})
+
+
 def test_a_new_run_does_not_mix_with_the_numbers_of_the_last(results, tmp_path):
     results.save_metric("old", 1, **about())
     Artifacts("1_transfer_learning").save_metric("new", 2, **about())

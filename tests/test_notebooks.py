@@ -109,6 +109,7 @@ def check_numbers(numbers):
     assert numbers
     for key, entry in numbers.items():
         assert re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", key)
-        assert set(entry) == {"value", "unit", "data", "model", "seed"}, key
+        of_seeds = {"mean", "std"} if isinstance(entry["seed"], list) else set()
+        assert set(entry) == {"value", "unit", "data", "model", "seed"} | of_seeds, key
         values = entry["value"] if isinstance(entry["value"], list) else [entry["value"]]
         assert all(value is None or isinstance(value, int | float) for value in values), key

@@ -103,6 +103,42 @@ def test_panels_share_the_axis():
     assert [axes.get_title() for axes in figure.axes] == ["Losses", "Shares"]
     assert [axes.get_ylabel() for axes in figure.axes] == ["nats", "1"]
     assert figure.axes[0].get_shared_x_axes().joined(*figure.axes)
+    assert not figure.legends
+
+    series = {"a": ([1, 2], [3, 4]), "b": ([1, 2], [4, 3])}
+    figure = plotting.curve_panels(
+        {("One", "nats"): series, ("Two", "nats"): series}, "epoch", "toy", legend_columns=2
+    )
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert all(axes.get_legend() is None for axes in figure.axes)
+
+
+def test_several_runs_are_their_mean_in_a_band_from_the_least_to_the_largest():
+    runs = [[0.1, 0.5], [0.3, 0.6], [0.8, 0.7]]
+    figure = plotting.curves({"a": ([1, 2], runs), "b": ([1, 2], [0.2, 0.3])}, "x", "y", "title")
+    (axes,) = figure.axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.4, 0.6])
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), [0.2, 0.3])
+    (band,) = axes.collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
+    assert corners == {(1, 0.1), (1, 0.8), (2, 0.5), (2, 0.7)}
+
+
+def test_points_in_the_plane_are_drawn_as_their_classes_in_the_colour_of_their_group():
+    groups = {
+        "source": (np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]), ["7", "3", "7"]),
+        "target": (np.array([[6.0, 7.0]]), ["3"]),
+    }
+    figure = plotting.planes({"before": groups, "after": groups}, "title")
+    assert [axes.get_title() for axes in figure.axes] == ["before", "after"]
+    three, seven, _, other, _ = figure.axes[0].collections  # and two empty ones for the legend
+    np.testing.assert_allclose(three.get_offsets(), [[2, 3]])
+    np.testing.assert_allclose(seven.get_offsets(), [[0, 1], [4, 5]])
+    np.testing.assert_allclose(other.get_offsets(), [[6, 7]])
+    assert (three.get_facecolor() == seven.get_facecolor()).all()
+    assert (three.get_facecolor() != other.get_facecolor()).any()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["source", "target"]
 
 
 def test_running_means_are_the_means_of_their_windows():

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import statistics
 from numbers import Integral, Real
 
 import numpy as np
@@ -60,20 +61,21 @@ class Artifacts:
         """Add one number, or one list of numbers over seeds, to <folder>/<notebook>.json.
 
         `value` None says that the number could not be had (weights unavailable, for instance).
+        A list of seeds asks for one number each, and their mean and sample deviation are added.
         `data` and `model` name the data set and the network, or are None where there is none.
         Raises ValueError for a key that is not snake_case and TypeError or ValueError for a value
         that is not a finite number.
         """
-        numbers = value if isinstance(value, list | tuple) else [value]
-        entry = {
-            "value": [_number(key, v) for v in numbers]
-            if isinstance(value, list | tuple)
-            else _number(key, value),
-            "unit": unit,
-            "data": data,
-            "model": model,
-            "seed": seed,
-        }
+        many = isinstance(value, list | tuple)
+        numbers = [_number(key, v) for v in value] if many else _number(key, value)
+        entry = {"value": numbers, "unit": unit, "data": data, "model": model, "seed": seed}
+        if isinstance(seed, list):
+            if not many or len(numbers) != len(seed):
+                raise ValueError(
+                    f"{key} is {value!r}, expected a number for each of {len(seed)} seeds"
+                )
+            entry["mean"] = statistics.fmean(numbers)
+            entry["std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
         self._metrics[_snake_case("key", key)] = entry
         with atomic_path(self.folder / f"{self.notebook}.json") as temporary:
             text = json.dumps(self._metrics, indent=2, sort_keys=True, ensure_ascii=False)

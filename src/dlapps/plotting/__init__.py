@@ -15,6 +15,7 @@ from dlapps.plotting.images import (
     show_image,
     to_array,
 )
+from dlapps.plotting.plane import planes
 from dlapps.plotting.predictions import predictions
 from dlapps.plotting.saliency import saliency_maps
 
@@ -34,6 +35,7 @@ __all__ = [
     "labelled_mosaic",
     "mosaic",
     "mosaics",
+    "planes",
     "predictions",
     "running_mean",
     "saliency_maps",

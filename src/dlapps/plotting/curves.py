@@ -6,20 +6,30 @@ import numpy as np
 from dlapps.plotting import style
 
 
-def draw_curves(axes, series, x_label, y_label, title=None):
-    """Draw {label: (x, y)} with a colour and a line style each, labelled axes and a legend."""
+def draw_curves(axes, series, x_label, y_label, title=None, legend=True):
+    """Draw {label: (x, y)} with a colour and a line style each, labelled axes and a legend.
+
+    y has one number for each of x, or one row of them a run: then the line is the mean of the runs,
+    and a band reaches from the least to the largest.
+    """
     for number, (label, (x, y)) in enumerate(series.items()):
+        runs, colour = (
+            np.atleast_2d(np.asarray(y, float)),
+            style.COLOURS[number % len(style.COLOURS)],
+        )
         axes.plot(
             x,
-            y,
+            runs.mean(0),
             label=label,
-            color=style.COLOURS[number % len(style.COLOURS)],
+            color=colour,
             linestyle=style.LINE_STYLES[number % len(style.LINE_STYLES)],
         )
+        if len(runs) > 1:
+            axes.fill_between(x, runs.min(0), runs.max(0), color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel=x_label, ylabel=y_label)
     if title:
         axes.set_title(title)
-    if len(series) > 1:
+    if legend and len(series) > 1:
         axes.legend()
 
 
@@ -32,14 +42,21 @@ def curves(series, x_label, y_label, title, x_scale="linear"):
     return figure
 
 
-def curve_panels(panels, x_label, title, x_scale="linear"):
-    """Draw {(panel title, y label): {label: (x, y)}} side by side, over the same x axis."""
+def curve_panels(panels, x_label, title, x_scale="linear", legend_columns=None):
+    """Draw {(panel title, y label): {label: (x, y)}} side by side, over the same x axis.
+
+    legend_columns: if given, the panels have the same labels, said once below them in so many
+    columns.
+    """
     figure, axes = plt.subplots(
         1, len(panels), figsize=(style.WIDTH, 3.4), sharex=True, squeeze=False
     )
     for ax, ((name, y_label), series) in zip(axes.flat, panels.items(), strict=True):
-        draw_curves(ax, series, x_label, y_label, name)
+        draw_curves(ax, series, x_label, y_label, name, legend=legend_columns is None)
         ax.set_xscale(x_scale)
+    if legend_columns:
+        handles = axes[0, 0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=legend_columns)
     figure.suptitle(title)
     return figure
 
