@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from dlapps import adaptation, runtime
 from dlapps.datasets import ImageSet
@@ -76,10 +77,11 @@ def test_both_players_follow_the_finite_differences_of_their_own_objective(facto
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
 
     def losses():
-        label_loss, domain_loss, _ = adaptation.adversarial_loss(
-            toy, source, labels, target, factor
-        )
-        return label_loss, domain_loss
+        features = toy.features(source)
+        label_loss = F.cross_entropy(toy.label_classifier(features), labels)
+        return label_loss, adaptation.adversarial_loss(toy, features, toy.features(target), factor)[
+            0
+        ]
 
     label_loss, domain_loss = losses()
     (label_loss + domain_loss).backward()
@@ -118,22 +120,224 @@ def test_an_undecided_domain_classifier_has_the_loss_and_accuracy_of_chance():
     toy = Toy()
     torch.nn.init.zeros_(toy.domain_head.weight)
     x = torch.randn(4, 3).double()
-    _, domain_loss, _ = adaptation.adversarial_loss(toy, x, torch.zeros(4).long(), x, 1.0)
-    assert domain_loss.item() == pytest.approx(2 * math.log(2))
+    for joint in (False, True):
+        features = toy.features(x)
+        domain_loss, _ = adaptation.adversarial_loss(toy, features, features, 1.0, joint)
+        assert domain_loss.item() == pytest.approx(2 * math.log(2))
 
 
-def test_each_domain_is_normalised_by_its_own_statistics():
-    net = network().train()
-    for module in net.modules():
-        if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d):
-            module.p = 0.0
-    source, target = torch.rand(8, 1, 28, 28), torch.rand(8, 3, 28, 28)
-    labels = torch.arange(8)
-    losses = [
-        adaptation.adversarial_loss(net, source, labels, domain, 1.0)[0]
-        for domain in (target, target * 0.1)
-    ]
-    torch.testing.assert_close(*losses)
+def test_another_target_changes_what_the_source_costs_only_in_a_joint_batch():
+    label_losses = {}
+    for joint in (False, True):
+        for brightness in (1, 0.1):
+            target = digits(channels=3, seed=2)
+            images = (target.images * brightness).byte()
+            settings = adaptation.Settings(epochs=1, batch_size=32, reversal=0.0, joint=joint)
+            history = adaptation.train(
+                network(), digits(), images, settings, tests=(digits(20), target)
+            )
+            label_losses[joint, brightness] = history["label_loss"]
+    assert label_losses[False, 1] == label_losses[False, 0.1]
+    assert label_losses[True, 1] != label_losses[True, 0.1]
+
+
+def test_the_learning_rate_falls_along_half_a_cosine():
+    """Two whole-batch steps, at the rate and at half of it, taken here by hand."""
+    data = two_pixels(20, False, 1)
+    trained, expected = Pixels(), Pixels()
+    adaptation.train(
+        trained, data, data.images,
+        adaptation.Settings(
+            epochs=2, batch_size=20, learning_rate=0.1, optimizer="sgd", reversal=None
+        ),
+        tests=(data, data),
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(expected.parameters(), momentum=0.9)
+    for rate in (0.1, 0.05):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        F.cross_entropy(expected(data.images / 255), data.labels).backward()
+        optimizer.step()
+    for one, other in zip(trained.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_factor_of_0_is_training_on_the_source_alone_bit_for_bit():
+    alone, beside = network(), network()
+    first = train(alone, reversal=None)
+    second = train(beside, reversal=0.0)
+    assert first["label_loss"] == second["label_loss"]
+    assert first["source_accuracy"] == second["source_accuracy"]
+    for (name, one), other in zip(
+        alone.state_dict().items(), beside.state_dict().values(), strict=True
+    ):
+        if not name.startswith("domain_classifier"):
+            assert torch.equal(one, other), name
+    assert not same_weights(alone.domain_classifier, beside.domain_classifier)
+
+
+def test_statistics_of_images_are_their_means_and_variances():
+    net, images = network(), digits(60, channels=3, seed=5).images
+    other = adaptation.with_statistics_of(net, images, batch_size=60)
+    first = net.feature_extractor[:2](2 * (images / 255) - 1)
+    norm = other.feature_extractor[2]
+    torch.testing.assert_close(norm.running_mean, first.mean((0, 2, 3)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(norm.running_var, first.var((0, 2, 3)), atol=1e-5, rtol=1e-3)
+    assert torch.equal(net.feature_extractor[2].running_mean, torch.zeros(32))
+    assert other.training == net.training
+
+
+class Pixels(torch.nn.Module):
+    """Reads two pixels of an image: one shows the class, the other the class and the domain."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.extractor = torch.nn.Linear(2, 2, bias=False)
+        self.label_classifier = torch.nn.Linear(2, 2)
+        self.domain_head = torch.nn.Linear(2, 1)
+
+    def features(self, images):
+        return self.extractor(4 * images[:, 0, 0, :2] - 2)
+
+    def forward(self, images):
+        return self.label_classifier(self.features(images))
+
+    def domain_logits(self, features, factor):
+        return self.domain_head(dann.GradientReversal.apply(features, factor)).squeeze(1)
+
+
+def two_pixels(count, shifted, seed):
+    """Return images whose pixel 0 is 0.5 -+ 0.12 by class, in noise of 0.06, in both domains.
+
+    Pixel 1 is 0.5 -+ 0.3 by class in the source, and 0.95 in the target: who relies on it calls all
+    of the target class 1. Pixel 0 alone is right with a probability of Phi(0.12 / 0.06) = 0.977.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    sign = 2.0 * labels - 1
+    first = 0.5 + 0.12 * sign + 0.06 * torch.randn(count, generator=generator)
+    second = torch.full((count,), 0.95) if shifted else 0.5 + 0.3 * sign
+    images = torch.zeros(count, 1, 28, 28)
+    images[:, 0, 0, :2] = torch.stack([first, second], 1).clamp(0, 1)
+    return ImageSet((255 * images).round().byte(), labels, ("0", "1"), "two pixels")
+
+
+def test_adaptation_finds_what_both_domains_share():
+    accuracies = {}
+    for reversal in (None, "scheduled"):
+        settings = adaptation.Settings(
+            epochs=30, batch_size=50, learning_rate=0.01, reversal=reversal
+        )
+        history = adaptation.train(
+            Pixels(),
+            two_pixels(2000, False, 1),
+            two_pixels(2000, True, 2).images,
+            settings,
+            tests=(two_pixels(1000, False, 3), two_pixels(1000, True, 4)),
+        )
+        accuracies[reversal] = history["source_accuracy"][-1], history["target_accuracy"][-1]
+    assert accuracies[None][0] > 0.99 and accuracies[None][1] < 0.6
+    assert min(accuracies["scheduled"]) > 0.9
+
+
+def test_consistency_counts_what_the_teacher_is_sure_of():
+    scores = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    teacher = torch.tensor([[4.0, 0.0], [0.1, 0.0], [0.0, 4.0]])
+    loss, share = adaptation.consistency_loss(scores, teacher, 0.9)
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(3))) / 3
+    assert loss.item() == pytest.approx(expected)
+    assert share.item() == pytest.approx(2 / 3)
+
+
+def test_the_teacher_is_the_average_that_is_tested_and_kept():
+    net = network()
+    history = train(net, epochs=2, consistency=1.0, confidence=0.0, augment="shape")
+    assert history["accepted"] == [1.0, 1.0]
+    own = adaptation.with_statistics_of(net, digits(channels=3, seed=2).images)
+    assert history["target_accuracy"][-1] == adaptation.accuracy(own, digits(20, 3, seed=4))
+    student = network()
+    train(student, epochs=2, augment="shape")
+    assert not same_weights(net, student)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_views_are_other_images_of_the_same_range(colour):
+    images = digits(8, channels=3).images / 255
+    first, again, other = (
+        adaptation.augment(images, colour, torch.Generator().manual_seed(seed))
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.shape == images.shape and first.min() >= 0 and first.max() <= 1
+    even = torch.full((4, 3, 28, 28), 0.4)
+    view = adaptation.augment(even, colour, torch.Generator().manual_seed(0))
+    if colour:  # an even image stays even, of another colour in each channel
+        assert view.std((2, 3)).max() < 1e-6 and view.mean((2, 3)).std(1).min() > 0.01
+    else:
+        torch.testing.assert_close(view, even)
+
+
+def test_pseudo_labels_are_first_choices_above_the_threshold():
+    class Fixed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            chances = torch.tensor([[0.95, 0.05], [0.3, 0.7], [0.1, 0.9]])
+            return chances.log() * self.weight
+
+    images = digits(3).images
+    assert adaptation.pseudo_labels(Fixed(), images, 0.8).tolist() == [0, -1, 1]
+    assert adaptation.pseudo_labels(Fixed(), images, 0).tolist() == [0, 1, 1]
+    with pytest.raises(ValueError, match=r"threshold is 1\.5"):
+        adaptation.pseudo_labels(Fixed(), images, 1.5)
+
+
+def test_only_given_target_labels_are_learned():
+    """No label at all is the same as none for the weights; given ones change them."""
+    nets = [network() for _ in range(3)]
+    target = digits(channels=3, seed=2)
+    nothing = torch.full((len(target),), -1)
+    for net, labels in zip(nets, (None, nothing, target.labels), strict=True):
+        adaptation.train(
+            net, digits(), target.images, adaptation.Settings(epochs=1, batch_size=8),
+            tests=(digits(20), target), target_labels=labels,
+        )  # fmt: skip
+    weights = [torch.cat([p.flatten() for p in net.parameters()]) for net in nets]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    with pytest.raises(ValueError, match="target_labels has shape"):
+        adaptation.train(
+            network(), digits(), target.images, adaptation.Settings(epochs=1, batch_size=8),
+            tests=(digits(20), target), target_labels=nothing[:5],
+        )  # fmt: skip
+
+
+def test_rounds_learn_from_the_labels_that_the_round_before_gave(tmp_path):
+    target = digits(channels=3, seed=2)
+    settings = adaptation.Settings(epochs=1, batch_size=8, reversal=None)
+
+    def self_train(net):
+        return adaptation.self_train(
+            net, digits(), target.images, settings, threshold=0.11, rounds=2,
+            tests=(digits(20), target), checkpoint=tmp_path / "rounds.pt",
+        )  # fmt: skip
+
+    net, by_hand, again = (network() for _ in range(3))
+    rounds = self_train(net)
+    for labels, history in rounds:
+        own = adaptation.with_statistics_of(by_hand, target.images)
+        assert torch.equal(labels, adaptation.pseudo_labels(own, target.images, 0.11))
+        expected = adaptation.train(
+            by_hand, digits(), target.images, settings,
+            tests=(digits(20), target), target_labels=labels,
+        )  # fmt: skip
+        assert history == expected
+    assert same_weights(net, by_hand)
+    assert {path.name for path in tmp_path.iterdir()} == {"rounds-1.pt", "rounds-2.pt"}
+    assert [history for _, history in self_train(again)] == [history for _, history in rounds]
+    assert same_weights(net, again)
 
 
 def test_grey_images_are_read_like_grey_images_in_rgb():
@@ -181,7 +385,12 @@ def test_history_has_a_number_an_epoch_and_the_factor_follows_the_schedule():
     )
     # 4 steps an epoch: the last ones of each epoch are steps 3 and 7 of 8.
     assert history["factor"] == pytest.approx([math.tanh(5 * 3 / 8), math.tanh(5 * 7 / 8)])
-    assert history["target_accuracy"][-1] == adaptation.accuracy(net, digits(20, 3, seed=4))
+    own = adaptation.with_statistics_of(net, digits(channels=3, seed=2).images)
+    assert history["target_accuracy"][-1] == adaptation.accuracy(own, digits(20, 3, seed=4))
+    assert history["source_accuracy"][-1] == adaptation.accuracy(net, digits(20, seed=3))
+    joint = network()
+    history = train(joint, epochs=1, joint=True)
+    assert history["target_accuracy"] == [adaptation.accuracy(joint, digits(20, 3, seed=4))]
     assert train(network(), reversal=0.25, epochs=1)["factor"] == [0.25]
 
 
@@ -219,12 +428,15 @@ def test_the_scores_after_an_epoch_influence_nothing():
     assert same_weights(*weights)
 
 
-@pytest.mark.parametrize("reversal", ["scheduled", None])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"reversal": None}, {"consistency": 1.0, "confidence": 0.1, "augment": "shape"}],
+)
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
-    tmp_path, monkeypatch, reversal
+    tmp_path, monkeypatch, options
 ):
     straight = network()
-    expected = train(straight, reversal=reversal)
+    expected = train(straight, **options)
     checkpoint = tmp_path / "training.pt"
     save, saves = adaptation.save_checkpoint, []
 
@@ -236,11 +448,11 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
     monkeypatch.setattr(adaptation, "save_checkpoint", save_and_stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train(network(), checkpoint, reversal=reversal)
+            train(network(), checkpoint, **options)
     monkeypatch.setattr(adaptation, "save_checkpoint", save)
     resumed = network()
     torch.rand(5)  # chance spent elsewhere does not matter
-    assert train(resumed, checkpoint, reversal=reversal) == expected
+    assert train(resumed, checkpoint, **options) == expected
     assert same_weights(straight, resumed)
     assert [len(arguments[2]["history"]["factor"]) for arguments in saves] == [1, 2]
 
@@ -257,7 +469,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     ("settings", "message"),
     [
         ({"reversal": "always"}, "reversal is 'always'"),
-        ({"reversal": -0.5}, "reversal is -0.5"),
+        ({"reversal": float("inf")}, "reversal is inf"),
+        ({"optimizer": "lbfgs"}, "optimizer is 'lbfgs'"),
+        ({"augment": "colour"}, "augment is 'colour'"),
+        ({"consistency": -1}, "consistency is -1"),
+        ({"confidence": 1.0}, "confidence is 1.0"),
         ({"reversal": float("nan")}, "reversal is nan"),
         ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
