@@ -13,10 +13,8 @@ def draw_curves(axes, series, x_label, y_label, title=None, legend=True):
     and a band reaches from the least to the largest.
     """
     for number, (label, (x, y)) in enumerate(series.items()):
-        runs, colour = (
-            np.atleast_2d(np.asarray(y, float)),
-            style.COLOURS[number % len(style.COLOURS)],
-        )
+        runs = np.atleast_2d(np.asarray(y, float))
+        colour = style.COLOURS[number % len(style.COLOURS)]
         axes.plot(
             x,
             runs.mean(0),
