@@ -81,3 +81,25 @@ def test_start_says_where_downloads_go_if_the_data_folder_is_read_only(
     runtime.start("1_transfer_learning")
     assert "(read-only: downloads and caches go to data)" in capsys.readouterr().out
     tmp_path.chmod(0o755)
+
+
+def product_and_threads(seed):
+    generator = torch.Generator().manual_seed(seed)
+    one, other = torch.randn(2, 300, 300, generator=generator)
+    return seed, one @ other, torch.get_num_threads()
+
+
+def test_work_on_all_cores_gives_what_one_thread_gives_in_order():
+    before = torch.get_num_threads()
+    alone = [runtime.run_each(product_and_threads, [seed], "alone")[0] for seed in (2, 0, 1)]
+    together = runtime.run_each(product_and_threads, [2, 0, 1], "together")
+    assert torch.get_num_threads() == before
+    for (seed, found, threads), (expected_seed, expected, _) in zip(together, alone, strict=True):
+        assert seed == expected_seed
+        assert threads == 1
+        assert torch.equal(found, expected)
+
+
+def test_an_error_on_another_core_is_raised_here():
+    with pytest.raises(ZeroDivisionError):
+        runtime.run_each(lambda number: 1 / number, [1, 0], "divisions")

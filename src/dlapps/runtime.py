@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed, parallel_config
 from tqdm import TqdmWarning, tqdm
 
 PROFILES = ("quick", "full")
@@ -113,6 +114,29 @@ def progress(iterable, description, total=None, initial=0, disable=False):
         dynamic_ncols=sys.stdout.isatty(),
         ncols=None if sys.stdout.isatty() else 96,
     )
+
+
+def run_each(function, items, description):
+    """Return [function(item), ...]: on a CPU as many at a time as it has cores, one thread each.
+
+    So the numbers do not depend on how many cores there are, and small networks, whose threads wait
+    for each other more than they work, are faster. On a GPU one runs after the other. `function`
+    and the items go to other processes, joblib's, and the results come back from there.
+    """
+    if torch.cuda.is_available():
+        return [function(item) for item in items]
+    if len(items) == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return [function(items[0])]
+        finally:
+            torch.set_num_threads(threads)
+    with parallel_config("loky", inner_max_num_threads=1):
+        results = Parallel(n_jobs=-1, return_as="generator")(
+            delayed(function)(item) for item in items
+        )
+        return list(progress(results, description, len(items)))
 
 
 def start(notebook):
