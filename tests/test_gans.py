@@ -1,5 +1,6 @@
 """Generators, discriminators, their losses and the training loop."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from dlapps import gan_training, runtime
 from dlapps.models import gans
+from dlapps.models.averages import follow
 
 WIDTH = 4
 
@@ -126,7 +128,7 @@ def test_losses_are_binary_cross_entropies():
     expected = F.binary_cross_entropy_with_logits(fake, torch.ones(50))
     torch.testing.assert_close(gan_training.generator_loss(fake), expected)
     expected = torch.log(1 - torch.sigmoid(fake)).mean()
-    torch.testing.assert_close(gan_training.generator_loss(fake, saturating=True), expected)
+    torch.testing.assert_close(gan_training.generator_loss(fake, "saturating"), expected)
 
 
 def test_losses_at_chance_are_logarithms_of_two():
@@ -134,15 +136,59 @@ def test_losses_at_chance_are_logarithms_of_two():
     log2 = torch.log(torch.tensor(2.0))
     torch.testing.assert_close(gan_training.discriminator_loss(zero, zero), 2 * log2)
     torch.testing.assert_close(gan_training.generator_loss(zero), log2)
-    torch.testing.assert_close(gan_training.generator_loss(zero, saturating=True), -log2)
+    torch.testing.assert_close(gan_training.generator_loss(zero, "saturating"), -log2)
+
+
+def test_hinge_losses_are_piecewise_linear():
+    real, fake = torch.tensor([-2.0, 0.5, 3.0]), torch.tensor([-3.0, -0.5, 2.0])
+    loss = gan_training.discriminator_loss(real, fake, "hinge")
+    assert loss.item() == pytest.approx((3 + 0.5 + 0) / 3 + (0 + 0.5 + 3) / 3)
+    assert gan_training.generator_loss(fake, "hinge").item() == pytest.approx(0.5)
+    real.requires_grad_()
+    gan_training.discriminator_loss(real, fake, "hinge").backward()
+    torch.testing.assert_close(real.grad, torch.tensor([-1 / 3, -1 / 3, 0.0]))
+
+
+def test_the_gradient_penalty_of_a_linear_discriminator_is_half_its_squared_weights():
+    class Linear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+
+        def forward(self, x, labels):
+            return x @ self.weight
+
+    discriminator = Linear()
+    penalty = gan_training.gradient_penalty(discriminator, torch.randn(7, 2))
+    assert penalty.item() == pytest.approx(25 / 2)
+    penalty.backward()  # d (|w|² / 2) / dw = w
+    torch.testing.assert_close(discriminator.weight.grad, discriminator.weight.data)
+
+
+def test_the_best_discriminator_of_two_gaussians_is_their_log_ratio():
+    """Real N(0, 1) and fake N(2, 1): the best logit is log p(x) / q(x) = 2 - 2 x."""
+    quantiles = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    real = torch.distributions.Normal(0.0, 1.0).icdf(quantiles)
+    fake = real + 2
+    slope, offset = (torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    optimizer = torch.optim.LBFGS([slope, offset], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = gan_training.discriminator_loss(slope * real + offset, slope * fake + offset)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert (slope.item(), offset.item()) == pytest.approx((-2, 2), abs=2e-3)
 
 
 @pytest.mark.parametrize("logit", [-20.0, -3.0, 0.0, 3.0, 20.0])
 def test_the_gradients_of_both_generator_losses_are_the_closed_forms(logit):
     sigmoid = 1 / (1 + torch.exp(torch.tensor(-logit)))
-    for saturating, expected in ((False, sigmoid - 1), (True, -sigmoid)):
+    for loss, expected in (("non-saturating", sigmoid - 1), ("saturating", -sigmoid)):
         logits = torch.tensor([logit], requires_grad=True)
-        gan_training.generator_loss(logits, saturating).backward()
+        gan_training.generator_loss(logits, loss).backward()
         torch.testing.assert_close(logits.grad[0], expected)
     # So where D rejects everything, one loss teaches at full strength and the other nothing.
 
@@ -188,8 +234,8 @@ def test_a_step_is_goodfellows_algorithm_on_a_network_known_by_hand():
     rate = 0.01
     optimizers = [torch.optim.Adam(n.parameters(), rate) for n in (generator, discriminator)]
     real, z = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])
-    loss_d, loss_g, d_real, d_fake = gan_training.train_step(
-        generator, discriminator, optimizers, real, None, z
+    loss_d, loss_g, d_real, d_fake, length_d, length_g, spread = gan_training.train_step(
+        (generator, discriminator), optimizers, [(real, None)], [z], gan_training.Settings()
     ).tolist()
     sigmoid = torch.sigmoid
     assert d_real == pytest.approx(sigmoid(0.3 * real).mean().item())
@@ -204,6 +250,78 @@ def test_a_step_is_goodfellows_algorithm_on_a_network_known_by_hand():
     assert loss_g == pytest.approx(-sigmoid((0.3 + rate) * 0.5 * z).log().mean().item(), rel=1e-5)
     assert generator.factor.item() == pytest.approx(0.5 + rate, abs=1e-6)
     assert discriminator.factor.requires_grad
+    assert length_d == pytest.approx(-slope.item())
+    assert length_g == pytest.approx(
+        ((0.3 + rate) * z * (1 - sigmoid((0.3 + rate) * 0.5 * z))).mean().item(), rel=1e-5
+    )
+    assert spread == pytest.approx(0.25)  # of 0.5 and 1
+
+
+def test_each_network_is_updated_as_often_as_asked():
+    networks, steps = conditional_pair(), []
+    images, labels = toy_digits(8)
+    batch = images / 255, labels
+    optimizers = [torch.optim.SGD(network.parameters(), 1e-3) for network in networks]
+    for number, optimizer in enumerate(optimizers):
+        optimizer.register_step_post_hook(lambda *_, number=number: steps.append("GD"[number]))
+    settings = gan_training.Settings()
+    for batches, noises, expected in ((3, 3, "DDDG"), (1, 3, "DGGG"), (2, 3, "DDGG")):
+        steps.clear()
+        gan_training.train_step(
+            networks, optimizers, [batch] * batches, list(torch.randn(noises, 8, 8)), settings
+        )
+        assert "".join(steps) == expected
+
+
+def test_a_running_average_follows_the_weights():
+    one, other = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    with torch.no_grad():
+        other.weight.copy_(torch.tensor([3.0, 5.0]))
+        other.running_mean.copy_(torch.tensor([7.0, 7.0]))
+    follow(one, other, 0.75)
+    torch.testing.assert_close(one.weight.detach(), torch.tensor([1.5, 2.0]))
+    torch.testing.assert_close(one.running_mean, torch.tensor([7.0, 7.0]))
+
+
+def test_an_averaged_generator_is_what_is_kept():
+    plain, averaged = conditional_pair(), conditional_pair()
+    train(plain)
+    history = train(averaged, average=0.9)
+    assert same_weights(plain[1:], averaged[1:])  # it changes nothing for D
+    assert not same_weights(plain[:1], averaged[:1])
+    z, labels = gan_training.fixed_inputs(averaged[0], 20)
+    assert torch.equal(history.snapshots[9], gan_training.generate(averaged[0], z, labels))
+
+
+def records(count=300, **changed):
+    usual = {"d_real": 0.6, "d_fake": 0.4, "spread": 0.2}
+    columns = {name: [usual.get(name, 1.0)] * count for name in gan_training.RECORDED}
+    for name, (first, value) in changed.items():
+        columns[name] = columns[name][:first] + [value] * (count - first)
+    return columns
+
+
+def test_what_goes_wrong_is_named_with_the_iteration_at_which_it_began():
+    assert gan_training.failures(records(), 0.2) == {}
+    assert gan_training.failures(records(spread=(150, 0.001)), 0.2) == {"collapse": 141}
+    # Of a window of 100, 91 or more must be collapsed for a mean below a tenth: 0.2 k + ... < 2.
+    assert gan_training.failures(records(generator_loss=(120, float("nan"))), 0.2) == {
+        "not finite": 120
+    }
+    won = records(d_real=(100, 1.0), d_fake=(100, 0.0))
+    assert gan_training.failures(won, 0.2) == {"discriminator won": 98}
+    recovered = records(spread=(0, 0.001))
+    recovered["spread"][200:] = [0.2] * 100
+    assert gan_training.failures(recovered, 0.2) == {}
+
+
+def test_a_training_that_diverges_stops_and_says_when(capsys):
+    networks = conditional_pair()
+    history = train(networks, learning_rate=1e30)
+    first = history.failures["not finite"]
+    assert f"not finite from iteration {first}" in capsys.readouterr().out
+    assert {len(values) for values in history.records.values()} == {first + 1}
+    assert first < 8
 
 
 def test_training_records_each_iteration_and_keeps_snapshots():
@@ -229,39 +347,46 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     assert not same_weights(pairs[0], pairs[2])
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"average": 0.9, "r1": 0.1, "discriminator_steps": 2, "generator_steps": 2}]
+)
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, settings
 ):
     straight = conditional_pair()
-    expected = train(straight)
+    expected = train(straight, **settings)
 
     checkpoint = tmp_path / "training.pt"
     monkeypatch.setattr(gan_training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-    batch = gan_training._batch
+    progress = runtime.progress
     for last_step in (2, 5):
 
-        def stop(step, *arguments, last_step=last_step):
-            if step > last_step:
-                raise KeyboardInterrupt
-            return batch(step, *arguments)
+        def stopping(*arguments, last_step=last_step, **options):
+            bar = progress(*arguments, **options)
+            update = bar.update
 
-        monkeypatch.setattr(gan_training, "_batch", stop)
+            def stop():
+                update()
+                if bar.n > last_step:
+                    raise KeyboardInterrupt
+
+            bar.update = stop
+            return bar
+
+        monkeypatch.setattr(runtime, "progress", stopping)
         with pytest.raises(KeyboardInterrupt):
-            train(conditional_pair(), checkpoint)
-    monkeypatch.setattr(gan_training, "_batch", batch)
+            train(conditional_pair(), checkpoint, **settings)
+    monkeypatch.setattr(runtime, "progress", progress)
     resumed = conditional_pair()
-    history = train(resumed, checkpoint)
+    history = train(resumed, checkpoint, **settings)
     assert same_weights(straight, resumed)
     assert history.records == expected.records
     assert all(torch.equal(history.snapshots[k], expected.snapshots[k]) for k in (0, 4, 9))
 
     # A finished training is read, not repeated.
-    def never(*_):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(gan_training, "_batch", never)
+    monkeypatch.setattr(torch.optim.Adam, "step", None)
     again = conditional_pair()
-    assert train(again, checkpoint).records == expected.records
+    assert train(again, checkpoint, **settings).records == expected.records
     assert same_weights(straight, again)
 
 
@@ -274,11 +399,16 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_pat
         import test_gans
         from dlapps import gan_training
         gan_training.SECONDS_BETWEEN_CHECKPOINTS = 0
-        batch = gan_training._batch
-        def report(step, *arguments):
-            print("\\nstep", step, flush=True)
-            return batch(step, *arguments)
-        gan_training._batch = report
+        from dlapps import runtime
+        progress = runtime.progress
+        def reporting(*arguments, **options):
+            bar = progress(*arguments, **options)
+            def report():
+                bar.n += 1
+                print("\\nstep", bar.n, flush=True)
+            bar.update = report
+            return bar
+        runtime.progress = reporting
         test_gans.train(test_gans.conditional_pair(), {str(checkpoint)!r}, epochs=4)
     """
     steps_seen = []
@@ -290,8 +420,8 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_pat
             steps_seen.append(first)
             next(step for step in steps if step >= first + 3)
             process.send_signal(signal.SIGKILL)
-    assert steps_seen[0] == 0
-    assert 0 < steps_seen[1] < 12, "the second run did not go on from the checkpoint"
+    assert steps_seen[0] == 1
+    assert 1 < steps_seen[1] <= 12, "the second run did not go on from the checkpoint"
     straight, resumed = conditional_pair(), conditional_pair()
     train(straight, epochs=4)
     train(resumed, checkpoint, epochs=4)
@@ -324,6 +454,10 @@ def test_every_epoch_shows_every_image_once():
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"beta1": 1.0}, "beta1 is 1.0"),
+        ({"average": 1.0}, "average is 1.0"),
+        ({"loss": "wgan"}, "loss is 'wgan'"),
+        ({"r1": -1.0}, "r1 is -1.0"),
+        ({"discriminator_steps": 0}, "discriminator_steps is 0"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
@@ -385,6 +519,17 @@ def test_interpolation_is_a_straight_line_from_end_to_end():
     torch.testing.assert_close(line[1], 0.75 * start + 0.25 * end)
     with pytest.raises(ValueError, match="steps 1"):
         gan_training.interpolate(start, end, 1)
+
+
+def test_spherical_interpolation_turns_by_equal_angles_at_a_constant_length():
+    start, end = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0])
+    arc = gan_training.interpolate(start, end, 4, spherical=True)
+    angles = [0, math.pi / 6, math.pi / 3, math.pi / 2]
+    torch.testing.assert_close(
+        arc, torch.tensor([[2 * math.cos(a), 2 * math.sin(a)] for a in angles])
+    )
+    with pytest.raises(ValueError, match="an angle between them"):
+        gan_training.interpolate(start, -start, 4, spherical=True)
 
 
 def test_spread_is_the_deviation_of_the_pixels_within_each_class():

@@ -213,3 +213,17 @@ def test_a_confusion_matrix_counts_and_leaves_zeros_out():
         (0, 0): "3", (1, 0): "1", (1, 1): "2",
     }  # fmt: skip
     np.testing.assert_array_equal(axes.images[0].get_array(), [[0.75, 0.25], [0, 1]])
+
+
+def test_a_training_sheet_has_its_images_above_and_its_curves_below():
+    images = np.zeros((64, 1, 4, 4), np.uint8)
+    series = {"D": ([1, 2], [3, 4]), "G": ([1, 2], [4, 3])}
+    figure = plotting.training_sheet(
+        {"after 0": images, "after 2": images + 255}, {("Losses", "nats"): series}, "title"
+    )
+    first, last, curves, empty = figure.axes
+    assert (first.get_title(), last.get_title()) == ("after 0", "after 2")
+    assert last.images[0].get_array().min() == 255
+    assert [line.get_label() for line in curves.lines] == ["D", "G"]
+    assert curves.get_xlabel() == "iteration"
+    assert not empty.axison

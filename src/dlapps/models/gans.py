@@ -1,14 +1,18 @@
-"""Generators and discriminators of 32×32 images: DCGAN, and conditional on a label (cDCGAN).
+"""Generators and discriminators: DCGAN, and conditional on a label, cDCGAN and cGAN.
 
 Images are in [0, 1] on both sides: a generator ends in (tanh + 1) / 2, a discriminator begins with
 2x - 1. Networks without labels ignore `labels`, so that one training loop serves both.
 """
+
+from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from dlapps.models.checks import check_images
+
+SIZES = 32, 64
 
 
 def _up(inputs, outputs, first=False):
@@ -33,8 +37,16 @@ def _check_noise(z, latent):
         raise ValueError(f"z has shape {tuple(z.shape)}, expected (N, {latent}) with N at least 1")
 
 
-def _one_hot_maps(labels, classes, count):
-    """Return labels (N,) as maps (N, classes, 1, 1)."""
+def _check_pixels(images, channels, size):
+    check_images(images, channels)
+    if images.shape[2:] != (size, size):
+        raise ValueError(
+            f"images has shape {tuple(images.shape)}, expected (N, {channels}, {size}, {size})"
+        )
+
+
+def _one_hot(labels, classes, count):
+    """Return labels (N,) as rows (N, classes)."""
     if labels is None or labels.shape != (count,) or labels.dtype != torch.int64:
         kind = None if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
         raise ValueError(f"labels is {kind}, expected int64 ({count},)")
@@ -42,47 +54,57 @@ def _one_hot_maps(labels, classes, count):
         raise ValueError(
             f"labels has values in [{labels.min()}, {labels.max()}], expected 0 to {classes - 1}"
         )
-    return F.one_hot(labels, classes).float()[:, :, None, None]
+    return F.one_hot(labels, classes).float()
+
+
+def _check_size(size):
+    if size not in SIZES:
+        raise ValueError(f"size is {size}, expected one of {', '.join(map(str, SIZES))}")
 
 
 class DCGANGenerator(nn.Module):
-    """z (N, latent) -> images (N, channels, 32, 32) in [0, 1] (Radford et al., ICLR 2016)."""
+    """z (N, latent) -> images (N, channels, size, size) in [0, 1] (Radford et al., ICLR 2016).
+
+    At 64 pixels there is one more block, of 8 `width` maps, before the others.
+    """
 
     classes = None
 
-    def __init__(self, latent=100, width=32, channels=1):
+    def __init__(self, latent=100, width=32, channels=1, size=32):
         super().__init__()
+        _check_size(size)
         self.latent = latent
+        maps = [width * size // 8 // 2**k for k in range((size // 8).bit_length())]
         self.body = nn.Sequential(
-            _up(latent, 4 * width, first=True),
-            _up(4 * width, 2 * width),
-            _up(2 * width, width),
-            nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False),
+            _up(latent, maps[0], first=True),
+            *(_up(before, after) for before, after in pairwise(maps)),
+            nn.ConvTranspose2d(maps[-1], channels, 4, 2, 1, bias=False),
             nn.Tanh(),
         )
 
     def forward(self, z, labels=None):
-        """Return images (N, channels, 32, 32) in [0, 1] for noise (N, latent)."""
+        """Return images (N, channels, size, size) in [0, 1] for noise (N, latent)."""
         _check_noise(z, self.latent)
         return (self.body(z[:, :, None, None]) + 1) / 2
 
 
 class DCGANDiscriminator(nn.Module):
-    """Images (N, channels, 32, 32) in [0, 1] -> logits (N,) of "real"."""
+    """Images (N, channels, size, size) in [0, 1] -> logits (N,) of "real"."""
 
-    def __init__(self, width=32, channels=1):
+    def __init__(self, width=32, channels=1, size=32):
         super().__init__()
-        self.channels = channels
+        _check_size(size)
+        self.channels, self.size = channels, size
+        maps = [width * 2**k for k in range((size // 8).bit_length())]
         self.body = nn.Sequential(
-            _down(channels, width),
-            _down(width, 2 * width),
-            _down(2 * width, 4 * width),
-            nn.Conv2d(4 * width, 1, 4, bias=False),
+            _down(channels, maps[0]),
+            *(_down(before, after) for before, after in pairwise(maps)),
+            nn.Conv2d(maps[-1], 1, 4, bias=False),
         )
 
     def forward(self, images, labels=None):
-        """Return logits (N,) for images (N, channels, 32, 32) in [0, 1]."""
-        check_images(images, self.channels)
+        """Return logits (N,) for images (N, channels, size, size) in [0, 1]."""
+        _check_pixels(images, self.channels, self.size)
         return self.body(2 * images - 1).flatten()
 
 
@@ -108,8 +130,11 @@ class ConditionalDCGANGenerator(nn.Module):
     def forward(self, z, labels):
         """Return images in [0, 1] for noise (N, latent) and int64 labels (N,)."""
         _check_noise(z, self.latent)
-        y = _one_hot_maps(labels, self.classes, len(z))
-        joined = torch.cat([self.noise_branch(z[:, :, None, None]), self.label_branch(y)], 1)
+        y = _one_hot(labels, self.classes, len(z))
+        branches = self.noise_branch, self.label_branch
+        joined = torch.cat(
+            [b(x[:, :, None, None]) for b, x in zip(branches, (z, y), strict=True)], 1
+        )
         return (self.body(joined) + 1) / 2
 
 
@@ -131,20 +156,84 @@ class ConditionalDCGANDiscriminator(nn.Module):
 
     def forward(self, images, labels):
         """Return logits (N,) for images in [0, 1] and int64 labels (N,)."""
-        check_images(images, self.channels)
-        y = _one_hot_maps(labels, self.classes, len(images))
+        _check_pixels(images, self.channels, 32)
+        y = _one_hot(labels, self.classes, len(images))[:, :, None, None]
         y = y.expand(-1, -1, *images.shape[2:])
         joined = torch.cat([self.image_branch(2 * images - 1), self.label_branch(y)], 1)
         return self.body(joined).flatten()
 
 
+def _layer(inputs, outputs):
+    return nn.Sequential(
+        nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.LeakyReLU(0.2)
+    )
+
+
+class ConditionalGANGenerator(nn.Module):
+    """(z (N, latent), labels (N,)) -> images (N, channels, 32, 32) in [0, 1], fully connected.
+
+    Noise and one-hot label are each brought to `width` units and joined (Mirza and Osindero, 2014);
+    two more layers of twice and four times as many lead to the pixels.
+    """
+
+    def __init__(self, latent=100, classes=10, width=256, channels=1):
+        super().__init__()
+        self.latent, self.classes, self.channels = latent, classes, channels
+        self.noise_branch, self.label_branch = _layer(latent, width), _layer(classes, width)
+        self.body = nn.Sequential(
+            _layer(2 * width, 2 * width),
+            _layer(2 * width, 4 * width),
+            nn.Linear(4 * width, channels * 32 * 32),
+            nn.Tanh(),
+        )
+
+    def forward(self, z, labels):
+        """Return images in [0, 1] for noise (N, latent) and int64 labels (N,)."""
+        _check_noise(z, self.latent)
+        y = _one_hot(labels, self.classes, len(z))
+        joined = torch.cat([self.noise_branch(z), self.label_branch(y)], 1)
+        return (self.body(joined).unflatten(1, (self.channels, 32, 32)) + 1) / 2
+
+
+class ConditionalGANDiscriminator(nn.Module):
+    """(images (N, channels, 32, 32) in [0, 1], labels (N,)) -> logits (N,), fully connected.
+
+    Image and one-hot label are each brought to 4 `width` units and joined; layers of 2 `width` and
+    `width` units lead to the logit.
+    """
+
+    def __init__(self, classes=10, width=256, channels=1):
+        super().__init__()
+        self.classes, self.channels = classes, channels
+        self.image_branch, self.label_branch = (
+            nn.Sequential(nn.Linear(inputs, 4 * width), nn.LeakyReLU(0.2))
+            for inputs in (channels * 32 * 32, classes)
+        )
+        self.body = nn.Sequential(
+            nn.Linear(8 * width, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Linear(2 * width, width),
+            nn.LeakyReLU(0.2),
+            nn.Linear(width, 1),
+        )
+
+    def forward(self, images, labels):
+        """Return logits (N,) for images in [0, 1] and int64 labels (N,)."""
+        _check_pixels(images, self.channels, 32)
+        y = _one_hot(labels, self.classes, len(images))
+        pixels = self.image_branch((2 * images - 1).flatten(1))
+        return self.body(torch.cat([pixels, self.label_branch(y)], 1)).flatten()
+
+
 def init_weights(module):
-    """Draw weights as in DCGAN: convolutions N(0, 0.02), batch norm N(1, 0.02) with bias 0.
+    """Draw weights as in DCGAN: N(0, 0.02) with bias 0, those of batch norm N(1, 0.02).
 
     For `network.apply(init_weights)`. (A batch norm drawn around 0 would switch its channels off.)
     """
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1, 0.02)
         nn.init.zeros_(module.bias)

@@ -18,6 +18,7 @@ from dlapps.plotting.images import (
 from dlapps.plotting.plane import planes
 from dlapps.plotting.predictions import predictions
 from dlapps.plotting.saliency import saliency_maps
+from dlapps.plotting.trainings import training_sheet
 
 style.apply()
 
@@ -44,4 +45,5 @@ __all__ = [
     "spreads",
     "style",
     "to_array",
+    "training_sheet",
 ]
