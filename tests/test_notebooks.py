@@ -61,7 +61,7 @@ def test_begins_with_title_durations_and_badge(name):
 @each_notebook
 def test_set_up_cell_differs_from_the_others_in_the_name_only(name):
     set_up = set_up_cell(name)
-    assert f'runtime.start("{name}")' in set_up
+    assert f'runtime.start("{name}", KEEP_ON_DRIVE)' in set_up
     assert set_up.replace(name, NAMES[0]) == set_up_cell(NAMES[0])
 
 

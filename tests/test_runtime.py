@@ -1,12 +1,16 @@
 """Profiles, folders, seeds."""
 
+import importlib.machinery
 import random
+import sys
+import types
 
 import numpy as np
 import pytest
 import torch
 
 from dlapps import runtime
+from dlapps.files import load_checkpoint, save_checkpoint
 
 
 def test_the_profile_follows_the_setting_and_else_the_gpu(monkeypatch):
@@ -103,3 +107,33 @@ def test_work_on_all_cores_gives_what_one_thread_gives_in_order():
 def test_an_error_on_another_core_is_raised_here():
     with pytest.raises(ZeroDivisionError):
         runtime.run_each(lambda number: 1 / number, [1, 0], "divisions")
+
+
+def test_on_drive_data_and_checkpoints_outlive_the_machine(tmp_path, monkeypatch):
+    mounted = []
+    drive = types.SimpleNamespace(mount=lambda path: mounted.append(path))
+    colab = types.ModuleType("google.colab")
+    colab.drive, colab.__spec__ = drive, importlib.machinery.ModuleSpec("google.colab", None)
+    google = types.ModuleType("google")
+    google.colab = colab
+    monkeypatch.setitem(sys.modules, "google", google)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setenv("DLAPPS_PROFILE", "quick")
+    monkeypatch.setenv("DLAPPS_DATA", "")  # so that it is put back afterwards
+    monkeypatch.delenv("DLAPPS_DATA")
+    for machine in ("first", "second"):
+        monkeypatch.setattr(runtime, "project_root", lambda machine=machine: tmp_path / machine)
+        path = runtime.checkpoint_path("1_one", machine)
+        save_checkpoint(path, "made", {"step": 1})  # before it is asked for
+        for _ in range(2):
+            runtime.keep_on_drive(tmp_path / "drive")
+        assert load_checkpoint(path, "made") == {"step": 1}
+        save_checkpoint(runtime.checkpoint_path("1_one", "later"), "made", {"of": machine})
+    assert load_checkpoint(runtime.checkpoint_path("1_one", "first"), "made") == {"step": 1}
+    assert runtime.data_root() == tmp_path / "drive" / "MyDrive" / "dlapps" / "data"
+    assert mounted == [str(tmp_path / "drive")] * 4
+
+
+def test_without_colab_there_is_no_drive():
+    with pytest.raises(RuntimeError, match="KEEP_ON_DRIVE is True"):
+        runtime.keep_on_drive()

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import platform
 import random
+import shutil
 import stat
 import sys
 import warnings
@@ -139,14 +140,40 @@ def run_each(function, items, description):
         return list(progress(results, description, len(items)))
 
 
-def start(notebook):
-    """Seed everything and print what a reader needs to repeat the run."""
+def keep_on_drive(mount="/content/drive"):
+    """On Colab, mount Google Drive and keep data and checkpoints in its folder `dlapps`.
+
+    They are then there after the machine is gone. A `DLAPPS_DATA` that is set already stays;
+    checkpoints made before are moved. Raises RuntimeError where there is no Colab.
+    """
+    if not _on_colab():
+        raise RuntimeError("KEEP_ON_DRIVE is True, expected False outside Google Colab")
+    from google.colab import drive
+
+    drive.mount(str(mount))
+    home = Path(mount) / "MyDrive" / "dlapps"
+    os.environ.setdefault("DLAPPS_DATA", str(home / "data"))
+    here, there = project_root() / "build" / "checkpoints", home / "checkpoints"
+    there.mkdir(parents=True, exist_ok=True)
+    if here.is_symlink():
+        here.unlink()
+    elif here.exists():
+        shutil.copytree(here, there, dirs_exist_ok=True)
+        shutil.rmtree(here)
+    here.parent.mkdir(exist_ok=True)
+    here.symlink_to(there, target_is_directory=True)
+
+
+def start(notebook, on_drive=False):
+    """Seed everything and print what a reader needs to repeat the run; see `keep_on_drive`."""
     import matplotlib
     import torchvision
 
     # pooch, which scikit-image imports, looks for the widgets of a bar that nobody draws.
     warnings.filterwarnings("ignore", "IProgress not found", TqdmWarning)
     seed_everything(0)
+    if on_drive:
+        keep_on_drive()
     folder, writable = _shown(data_root()), _shown(writable_data_root())
     elsewhere = "" if writable == folder else f" (read-only: downloads and caches go to {writable})"
     print(f"{notebook}: profile {profile()}, data in {folder}{elsewhere}")
