@@ -48,6 +48,13 @@ def test_numbers_over_seeds_come_with_their_mean_and_deviation(results, tmp_path
             results.save_metric("over_seeds", value, **about() | {"seed": [0, 1]})
 
 
+def test_beside_the_numbers_lies_what_made_them(results, tmp_path):
+    results.save_metric("one", 1, **about())
+    folder = tmp_path / "figures" / "quick"
+    versions = json.loads((folder / "1_transfer_learning.versions.json").read_text())
+    assert versions == runtime.versions()
+
+
 def test_a_new_run_does_not_mix_with_the_numbers_of_the_last(results, tmp_path):
     results.save_metric("old", 1, **about())
     Artifacts("1_transfer_learning").save_metric("new", 2, **about())

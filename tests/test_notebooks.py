@@ -82,7 +82,7 @@ def test_has_no_absolute_path(name):
 @pytest.mark.notebooks
 @each_notebook
 def test_runs_in_the_quick_profile(name, tmp_path, monkeypatch, capsys):
-    for setting in ("DLAPPS_PROFILE", "DLAPPS_DATA", "DLAPPS_WEIGHTS"):
+    for setting in ("DLAPPS_PROFILE", "DLAPPS_DATA", "DLAPPS_WEIGHTS", "DLAPPS_FIGURES"):
         monkeypatch.delenv(setting, raising=False)
     figures = ROOT / "figures" / "quick"
     before = {path: path.stat().st_mtime_ns for path in figures.glob(f"{name[0]}_*")}

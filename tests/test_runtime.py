@@ -45,6 +45,22 @@ def test_a_read_only_data_folder_is_not_written(monkeypatch, tmp_path):
     assert runtime.writable_data_root() == runtime.project_root() / "data"
 
 
+def test_figures_lie_in_the_repository_unless_the_setting_says_otherwise(monkeypatch, tmp_path):
+    monkeypatch.delenv("DLAPPS_FIGURES", raising=False)
+    assert runtime.figures_root() == runtime.project_root() / "figures"
+    monkeypatch.setenv("DLAPPS_FIGURES", str(tmp_path))
+    assert runtime.figures_root() == tmp_path
+
+
+def test_versions_name_what_computes(monkeypatch):
+    versions = runtime.versions()
+    assert versions["torch"] == torch.__version__
+    assert versions["numpy"] == np.__version__
+    assert versions["threads"] == torch.get_num_threads()
+    assert versions["processor"]
+    assert (versions["GPU"] is None) == (not torch.cuda.is_available())
+
+
 def test_settings_that_name_no_folder_are_errors(monkeypatch, tmp_path):
     file = tmp_path / "file"
     file.touch()

@@ -1,6 +1,8 @@
-"""Where figures and numbers go: figures/<profile>/, one PNG a figure, one JSON file a notebook."""
+"""Where figures and numbers go: figures/<profile>/, one PNG a figure, one JSON file a notebook.
 
-import json
+Beside the numbers, in <notebook>.versions.json, lies what they were made with.
+"""
+
 import math
 import re
 import statistics
@@ -10,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dlapps import runtime
-from dlapps.files import atomic_path
+from dlapps.files import atomic_path, write_json
 
 
 class Artifacts:
@@ -24,7 +26,7 @@ class Artifacts:
         if not re.fullmatch(r"\d+_\w+", notebook):
             raise ValueError(f"notebook is {notebook!r}, expected a name such as '1_transfer'")
         self.notebook = notebook
-        self.folder = runtime.project_root() / "figures" / runtime.profile()
+        self.folder = runtime.figures_root() / runtime.profile()
         self._metrics = {}
 
     def save_figure(self, figure, name):
@@ -76,10 +78,11 @@ class Artifacts:
                 )
             entry["mean"] = statistics.fmean(numbers)
             entry["std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
-        self._metrics[_snake_case("key", key)] = entry
-        with atomic_path(self.folder / f"{self.notebook}.json") as temporary:
-            text = json.dumps(self._metrics, indent=2, sort_keys=True, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        key = _snake_case("key", key)
+        if not self._metrics:
+            write_json(self.folder / f"{self.notebook}.versions.json", runtime.versions())
+        self._metrics[key] = entry
+        write_json(self.folder / f"{self.notebook}.json", self._metrics)
 
 
 def _snake_case(argument, text):

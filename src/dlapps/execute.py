@@ -82,7 +82,7 @@ def kernel_environment(profile):
     """
     folders = {
         name: str(Path(os.environ[name]).resolve())
-        for name in ("DLAPPS_DATA", "DLAPPS_WEIGHTS")
+        for name in ("DLAPPS_DATA", "DLAPPS_WEIGHTS", "DLAPPS_FIGURES")
         if os.environ.get(name)
     }
     return {**os.environ, **folders, "DLAPPS_PROFILE": profile}

@@ -29,6 +29,13 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
+def write_json(path, content):
+    """Write `content` as JSON, whole or not at all: equal content is equal text, line by line."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
 def fingerprint(*parts):
     """Return 16 hexadecimal digits of the SHA-256 of `parts`, equal for equal content.
 

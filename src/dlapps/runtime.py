@@ -5,9 +5,11 @@ import os
 import platform
 import random
 import shutil
+import re
 import stat
 import sys
 import warnings
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import TqdmWarning, tqdm
 
 PROFILES = ("quick", "full")
+# What computes the numbers beside Python, PyTorch and this package.
+LIBRARIES = ("torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow")
 
 
 def project_root():
@@ -80,6 +84,36 @@ def weights_root():
     if not root.is_dir():
         raise NotADirectoryError(f"DLAPPS_WEIGHTS is {setting!r}: expected a folder that exists")
     return root
+
+
+def figures_root():
+    """Return the folder of figures and numbers: `DLAPPS_FIGURES`, by default `figures/`."""
+    return Path(os.environ.get("DLAPPS_FIGURES") or project_root() / "figures").resolve()
+
+
+def versions():
+    """Return {name: version} of all that a number depends on beside data, settings and code.
+
+    Where two runs agree in it and have no GPU, their numbers are the same to the bit.
+    """
+    gpu = torch.cuda.is_available()
+    return {
+        "Python": platform.python_version(),
+        "torch": str(torch.__version__),  # with its kind of build
+        **{name: metadata.version(name) for name in LIBRARIES},
+        "GPU": torch.cuda.get_device_name() if gpu else None,
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor():
+    information = Path("/proc/cpuinfo")  # where Linux keeps what platform does not tell
+    if information.exists():
+        model = re.search(r"^model name\s*: (.+)$", information.read_text(), re.MULTILINE)
+        if model:
+            return model[1]
+    return platform.processor() or platform.machine()
 
 
 def checkpoint_path(notebook, name):
