@@ -5,7 +5,7 @@ NOTEBOOK ?=
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help notebooks test test-slow lint format clean
+.PHONY: help notebooks grade expected test test-slow lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -13,6 +13,12 @@ help: ## List these targets
 
 notebooks: $(VENV)/.installed ## Execute the four notebooks (PROFILE=full: real data; NOTEBOOK=3: only that one)
 	@$(RUN) dlapps.execute --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
+
+grade: $(VENV)/.installed ## Execute the notebooks anew and compare each number with the expected one
+	@$(RUN) dlapps.grade --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
+
+expected: $(VENV)/.installed ## Make what the last `make grade` obtained the expected numbers
+	@$(RUN) dlapps.grade --accept --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
 
 test: $(VENV)/.installed ## Run the tests, which execute the four notebooks in the quick profile
 	@$(RUN) pytest
