@@ -5,7 +5,7 @@ NOTEBOOK ?=
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help notebooks grade expected test test-slow lint format clean
+.PHONY: help notebooks figures grade expected readme site test test-slow lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -14,11 +14,22 @@ help: ## List these targets
 notebooks: $(VENV)/.installed ## Execute the four notebooks (PROFILE=full: real data; NOTEBOOK=3: only that one)
 	@$(RUN) dlapps.execute --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
 
+figures: $(VENV)/.installed ## Compute figures/full/ anew, make it small, and write README's results from it
+	@$(RUN) dlapps.execute --profile full $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
+	@$(RUN) dlapps.shrink
+	@$(RUN) dlapps.readme
+
 grade: $(VENV)/.installed ## Execute the notebooks anew and compare each number with the expected one
 	@$(RUN) dlapps.grade --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
 
 expected: $(VENV)/.installed ## Make what the last `make grade` obtained the expected numbers
 	@$(RUN) dlapps.grade --accept --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
+
+readme: $(VENV)/.installed ## Write README's results and pictures from figures/full/
+	@$(RUN) dlapps.readme
+
+site: $(VENV)/.installed ## Write the executed notebooks, README and report as a website, build/site/
+	@$(RUN) dlapps.site --profile $(PROFILE)
 
 test: $(VENV)/.installed ## Run the tests, which execute the four notebooks in the quick profile
 	@$(RUN) pytest

@@ -69,8 +69,8 @@ ROWS = (
     Row(GANS, "cdcgan_gan_train_accuracy", "accuracy on real digits, taught by generated ones"),
 )
 PICTURES = {  # file in figures/full/: what it shows
-    "1_confusion_best.png": "Confusion matrix of the 15 scene classes, almost all on the diagonal",
-    "1_mistakes.png": "The fifteen most confident mistakes, scenes that two labels fit",
+    "1_confusion_best.png": "Confusion matrix of the 15 scene classes",
+    "1_mistakes.png": "The fifteen most confident mistakes, with the true class and the one called",
     "2_saliency_methods.png": "Six photographs, each with four kinds of saliency maps",
     "2_fooling.png": "Four photographs, their fooled copies, and the differences magnified",
     "3_features.png": "Digits of two domains in the plane of t-SNE, before and after adaptation",
