@@ -63,9 +63,12 @@ def test_timings_are_shown_and_never_compared(unit):
 
 
 def test_what_is_missing_extra_or_no_number():
-    expected = record(missing=0.1, no_number=0.1, nan=0.1, unavailable=None, now_there=None)
+    expected = record(
+        missing=0.1, no_number=0.1, nan=0.1, unavailable=None, now_there=None, gone=None
+    )
     obtained = record(no_number=None, nan=math.nan, unavailable=None, now_there=0.1, new=0.1)
     assert verdicts(expected, obtained) == {
+        "gone": "MISSING",
         "missing": "MISSING",
         "nan": "NOT A NUMBER",
         "new": "extra",

@@ -2,11 +2,17 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from dlapps import readme
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text("utf-8")
@@ -22,6 +28,15 @@ def test_every_picture_and_file_that_it_names_is_there():
     local = [target for pair in targets for target in pair if target and "://" not in target]
     assert sum(target.endswith((".png", ".gif")) for target in local) >= 6
     assert [target for target in local if not (ROOT / target).exists()] == []
+
+
+def test_the_badges_are_those_of_the_setting():
+    setting = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["dlapps"]
+    place = setting["repository"].removeprefix("https://github.com/")
+    place = f"https://colab.research.google.com/github/{place}/blob/{setting['revision']}/"
+    notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    found = re.findall(r"\((https://colab\.research\.google\.com/github/[^)]+)\)", TEXT)
+    assert found == [f"{place}notebooks/{name}" for name in notebooks]
 
 
 def test_the_committed_figures_take_at_most_15_megabytes():

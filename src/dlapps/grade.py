@@ -103,10 +103,10 @@ def compare(expected, obtained, exact):
             name = f"{key}[{i}]" if max(len(old), len(new)) > 1 else key
             if old and new and _subject(expected[key]) != _subject(obtained[key]):
                 verdict = "OTHER QUANTITY"
-            elif a is None:
-                verdict = "agrees" if b is None and i < len(new) else "extra"
             elif i >= len(new):
                 verdict = "MISSING"
+            elif a is None:
+                verdict = "agrees" if b is None else "extra"
             elif not isinstance(b, int | float) or not math.isfinite(b):
                 verdict = "NOT A NUMBER"
             elif rule is TIMING:

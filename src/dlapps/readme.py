@@ -73,10 +73,10 @@ PICTURES = {  # file in figures/full/: what it shows
     "1_mistakes.png": "The fifteen most confident mistakes, with the true class and the one called",
     "2_saliency_methods.png": "Six photographs, each with four kinds of saliency maps",
     "2_fooling.png": "Four photographs, their fooled copies, and the differences magnified",
+    "2_class_image_recipes.png": "Images that four recipes painted for five classes",
     "3_features.png": "Digits of two domains in the plane of t-SNE, before and after adaptation",
     "3_ablation.png": "Accuracy of domain adaptation with each trick alone and together",
     "4_cdcgan_columns.png": "Generated digits, one label a row and one noise vector a column",
-    "4_interpolation.png": "Generated digits on the way from one noise vector to another",
 }
 
 
