@@ -19,7 +19,6 @@ show_source(show_table)
 show_table([{f"a long title of column {i}": i / 7 for i in range(12)}])
 figure, axes = plt.subplots(figsize=(12, 2))
 answer(r"As $x_1^2 \\le 1$ shows.")
-figure
 """
 FORMULA = r"""
 # Practical 1 · Tiny
