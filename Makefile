@@ -5,7 +5,7 @@ NOTEBOOK ?=
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help notebooks figures grade expected readme site test test-slow lint format clean
+.PHONY: help notebooks figures grade expected readme report site test test-slow lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -31,6 +31,9 @@ readme: $(VENV)/.installed ## Write README's results and pictures from figures/f
 site: $(VENV)/.installed ## Write the executed notebooks, README and report as a website, build/site/
 	@$(RUN) dlapps.site --profile $(PROFILE)
 
+report: $(VENV)/.installed ## Typeset report/report.pdf with the numbers of figures/PROFILE (PROFILE=full)
+	@$(RUN) dlapps.report --profile $(PROFILE)
+
 test: $(VENV)/.installed ## Run the tests, which execute the four notebooks in the quick profile
 	@$(RUN) pytest
 
@@ -46,7 +49,7 @@ format: $(VENV)/.installed ## Repair style and format where that can be done aut
 	@$(RUN) ruff format
 
 clean: ## Delete the environment and all that can be made again, but not data/
-	rm -rf $(VENV) build figures/quick .pytest_cache .ruff_cache .hypothesis src/dlapps.egg-info
+	rm -rf $(VENV) build figures/quick report/report.pdf .pytest_cache .ruff_cache .hypothesis src/dlapps.egg-info
 
 # The stamp is written last. Without it the environment is unfinished and is made anew; with an older
 # one, it is brought up to date.
