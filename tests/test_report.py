@@ -46,22 +46,21 @@ def save(project, notebook, records):
     path.write_text(json.dumps(records), "utf-8")
 
 
-def read(profile):
-    """Typeset the report; return its text, all white space as single blanks."""
-    pages = pypdf.PdfReader(report.typeset(profile)).pages
-    return " ".join(" ".join(page.extract_text() for page in pages).split())
+def typeset(profile):
+    """Typeset the report; return it as pypdf reads it, and its text, white space as blanks."""
+    pdf = pypdf.PdfReader(report.typeset(profile))
+    return pdf, " ".join(" ".join(page.extract_text() for page in pdf.pages).split())
 
 
 def test_without_any_number_it_asks_all_questions_and_says_how_to_compute(project):
-    pdf = report.typeset("quick")
-    titles = [item.title for item in flatten(pypdf.PdfReader(pdf).outline)]
+    pdf, text = typeset("quick")
+    titles = [item.title for item in flatten(pdf.outline)]
     for practical, count in QUESTIONS.items():
         numbers = [re.match(rf"{practical}\.(\d+) .", title) for title in titles]
         assert [int(n[1]) for n in numbers if n] == list(range(1, count + 1))
-    text = read("quick")
     for notebook in QUESTIONS:
         assert f"not run. To draw it: make notebooks PROFILE=quick NOTEBOOK={notebook}" in text
-    assert not list(pdf.parent.glob(".*"))  # no temporary file is left
+    assert not list((project / "report").glob(".*"))  # no temporary file is left
 
 
 def flatten(outline):
@@ -77,7 +76,7 @@ def test_it_says_what_was_saved_and_names_what_was_not(project):
     save(project, "1_transfer_learning", TRANSFER | {"scene_accuracy_vgg16": missing})
     save(project, "3_domain_adaptation", DOMAINS)
     Image.new("RGB", (40, 30)).save(project / "figures" / "full" / "3_curves.png")
-    text = read("full")
+    _, text = typeset("full")
     assert "EfficientNet-Lite0 head 0.732" in text
     assert "VGG16 relu7 not run" in text
     assert "DANN, λ scheduled 0.6235 ± 0.0141" in text
@@ -92,7 +91,7 @@ def test_numbers_and_the_words_about_them_follow_the_records(project):
     records = json.loads(json.dumps(DOMAINS))
     records["target_accuracy_dann"] |= {"value": [0.2, 0.3], "mean": 0.25, "std": 0.07071}
     save(project, "3_domain_adaptation", records)
-    text = read("full")
+    _, text = typeset("full")
     assert "DANN, λ scheduled 0.2500 ± 0.0707" in text
     assert "DANN reads 25.0 ± 7.1%, which is no gain" in text
     assert "0.6235" not in text and "62.3" not in text
