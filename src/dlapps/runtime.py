@@ -4,8 +4,8 @@ import importlib.util
 import os
 import platform
 import random
-import shutil
 import re
+import shutil
 import stat
 import sys
 import warnings
