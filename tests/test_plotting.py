@@ -221,9 +221,8 @@ def test_a_training_sheet_has_its_images_above_and_its_curves_below():
     figure = plotting.training_sheet(
         {"after 0": images, "after 2": images + 255}, {("Losses", "nats"): series}, "title"
     )
-    first, last, curves, empty = figure.axes
+    first, last, curves = figure.axes
     assert (first.get_title(), last.get_title()) == ("after 0", "after 2")
     assert last.images[0].get_array().min() == 255
     assert [line.get_label() for line in curves.lines] == ["D", "G"]
     assert curves.get_xlabel() == "iteration"
-    assert not empty.axison

@@ -7,25 +7,21 @@ from dlapps.plotting.curves import draw_curves
 from dlapps.plotting.images import mosaic, show_image
 
 
-def training_sheet(snapshots, panels, title, columns=8):
+def training_sheet(snapshots, panels, title, columns=10):
     """Draw {name: images (N, C, H, W)} as mosaics in a row, and curves below them.
 
-    panels: {(panel title, y label): {label: (x, y)}}, x being the iteration, as many as mosaics or
-    fewer.
+    panels: {(panel title, y label): {label: (x, y)}}, x being the iteration.
     """
-    width = len(snapshots)
-    figure, axes = plt.subplots(
-        2,
-        width,
-        figsize=(style.WIDTH, style.WIDTH / width + 2.4),
-        height_ratios=[style.WIDTH / width, 1.8],
-        squeeze=False,
-    )
-    for ax, (name, images) in zip(axes[0], snapshots.items(), strict=True):
-        show_image(ax, mosaic(images[: columns * columns], columns), name)
-    for ax in axes[1, len(panels) :]:
-        ax.set_axis_off()
-    for ax, ((name, y_label), series) in zip(axes[1], panels.items(), strict=False):
+    heights = style.WIDTH / len(snapshots) + 0.2, 1.8
+    figure = plt.figure(figsize=(style.WIDTH, sum(heights) + 0.6))
+    above, below = figure.subfigures(2, height_ratios=heights)
+    for ax, (name, images) in zip(
+        above.subplots(1, len(snapshots), squeeze=False)[0], snapshots.items(), strict=True
+    ):
+        show_image(ax, mosaic(images, columns), name)
+    for ax, ((name, y_label), series) in zip(
+        below.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
         draw_curves(ax, series, "iteration", y_label, name)
     figure.suptitle(title)
     return figure
