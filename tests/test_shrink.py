@@ -43,3 +43,11 @@ def test_a_second_time_changes_nothing(photograph):
     content = photograph.read_bytes()
     assert shrink.shrink(photograph) == 0
     assert photograph.read_bytes() == content
+
+
+def test_a_figure_that_would_grow_stays(tmp_path):
+    path = tmp_path / "1_tiny.png"
+    Image.new("RGB", (2, 2), "white").save(path, optimize=True)
+    content = path.read_bytes()
+    assert shrink.shrink(path) == 0
+    assert path.read_bytes() == content

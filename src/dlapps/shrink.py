@@ -1,9 +1,10 @@
 """Reduce the committed figures to 256 colours each: `python -m dlapps.shrink`.
 
 What is drawn for print has far fewer colours; photographs are dithered. It makes a PNG a third as
-large. Figures that are reduced already, and animations, are left as they are.
+large. Figures that are reduced already or would grow, and animations, are left as they are.
 """
 
+import io
 import sys
 
 import imagequant
@@ -24,9 +25,14 @@ def shrink(path):
     reduced = Image.frombytes("P", opaque.size, pixels)
     del palette[3::4]  # the opacity
     reduced.putpalette(palette)
+    content = io.BytesIO()
+    reduced.save(content, "PNG", optimize=True)
+    saved = before - content.tell()
+    if saved <= 0:
+        return 0
     with atomic_path(path) as temporary:
-        reduced.save(temporary, optimize=True)
-    return before - path.stat().st_size
+        temporary.write_bytes(content.getvalue())
+    return saved
 
 
 def main():
