@@ -1,5 +1,8 @@
 """Variants: trained, measured, kept; a failure is a result; many at once give the same."""
 
+import os
+from unittest import mock
+
 import joblib
 import pytest
 import torch
@@ -118,6 +121,7 @@ def test_jobs_go_to_the_workers_of_a_dask_cluster(tmp_path):
     variants = [small("one"), small("two", settings={"seed": 1})]
     base = ground()
     with (
+        mock.patch.dict(os.environ),  # Dask leaves there what it sets for its workers
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None
         ) as found,
