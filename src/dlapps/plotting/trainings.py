@@ -12,13 +12,15 @@ def training_sheet(snapshots, panels, title, columns=10):
 
     panels: {(panel title, y label): {label: (x, y)}}, x being the iteration.
     """
-    heights = style.WIDTH / len(snapshots) + 0.2, 1.8
-    figure = plt.figure(figsize=(style.WIDTH, sum(heights) + 0.6))
+    pictures = {name: mosaic(images, columns) for name, images in snapshots.items()}
+    rows, width = next(iter(pictures.values())).shape[-2:]
+    heights = style.WIDTH / len(pictures) * rows / width + 0.3, 1.8
+    figure = plt.figure(figsize=(style.WIDTH, sum(heights) + 0.5))
     above, below = figure.subfigures(2, height_ratios=heights)
-    for ax, (name, images) in zip(
-        above.subplots(1, len(snapshots), squeeze=False)[0], snapshots.items(), strict=True
+    for ax, (name, picture) in zip(
+        above.subplots(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True
     ):
-        show_image(ax, mosaic(images, columns), name)
+        show_image(ax, picture, name)
     for ax, ((name, y_label), series) in zip(
         below.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
