@@ -5,7 +5,7 @@ NOTEBOOK ?=
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help notebooks figures grade expected readme report site test test-slow lint format clean
+.PHONY: help notebooks figures grade expected readme report site test test-slow bench lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -34,11 +34,16 @@ site: $(VENV)/.installed ## Write the executed notebooks, README and report as a
 report: $(VENV)/.installed ## Typeset report/report.pdf with the numbers of figures/PROFILE (PROFILE=full)
 	@$(RUN) dlapps.report --profile $(PROFILE)
 
+# One thread each: the networks here are too small to gain from more, and two tests at a time do.
 test: $(VENV)/.installed ## Run the tests, which execute the four notebooks in the quick profile
-	@$(RUN) pytest
+	@OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-slow: $(VENV)/.installed ## Run only the tests that take minutes or need the full data
 	@$(RUN) pytest -m slow
+
+bench: $(VENV)/.installed ## Time the package beside its peers, in turns: benchmarks/RESULTS.md
+	@$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[benchmarks]'
+	@DLAPPS_PROFILE=$(PROFILE) $(VENV)/bin/python benchmarks/run.py
 
 lint: $(VENV)/.installed ## Check style and format, notebooks included
 	@$(RUN) ruff check

@@ -1,0 +1,72 @@
+"""Attacks to random targets, beside torchattacks: the time until all images are fooled."""
+
+import torch
+import torchattacks
+from compare import compare
+
+from dlapps import adversarial, datasets, runtime
+from dlapps.models import pretrained
+
+
+def rows():
+    """Return a row for each pair of attacks that reach the same with changes as short."""
+    # Channel after channel: some of torchattacks view their gradients as rows.
+    network = pretrained.load("efficientnet_lite0").to(memory_format=torch.contiguous_format)
+    photographs = datasets.load(runtime.pick(quick="photos", full="imagenet-25"), split="test")
+    images = network.prepare(photographs.images).contiguous()
+    with torch.no_grad():
+        predicted = network(images).argmax(1)
+    generator = torch.Generator().manual_seed(0)
+    targets = (
+        predicted + torch.randint(1, 1000, (len(images),), generator=generator).to(predicted)
+    ) % 1000
+
+    def theirs(attack):
+        attack.set_mode_targeted_by_label(quiet=True)
+        return lambda: attack(images, targets)
+
+    def ours(attack, **options):
+        return lambda: attack(network, images, targets, targeted=True, **options).images
+
+    pairs = {
+        "PGD, l∞ 8/255, at most 40 steps": (
+            ours(adversarial.pgd),
+            "PGD",
+            theirs(torchattacks.PGD(network, eps=8 / 255, alpha=2 / 255, steps=40)),
+            1.5,
+        ),
+        "PGD, l2 2.0, at most 40 steps": (
+            ours(adversarial.pgd, norm="l2", epsilon=2.0),
+            "PGDL2",
+            theirs(torchattacks.PGDL2(network, eps=2.0, alpha=0.2, steps=40)),
+            1.5,
+        ),
+        "shortest change, DDN with 20 gradients": (
+            ours(adversarial.minimal_norm, steps=20),
+            "CW, c = 1, 100 steps",
+            theirs(torchattacks.CW(network, c=1, steps=100, lr=0.01)),
+            5.0,
+        ),
+    }
+    found = []
+    for name, (mine, peer, other, target) in pairs.items():
+        reached = [
+            adversarial.measure(network, images, attack(), targets, targeted=True)
+            for attack in (mine, other)
+        ]
+        lengths = " and ".join(
+            f"{one['success']:.0%} at {one['l2'] if one['l2'] is None else round(one['l2'], 2)}"
+            for one in reached
+        )
+        found.append(
+            compare(
+                f"{name}: {len(images)} of {photographs.name}, {network.title}",
+                f"torchattacks {peer}",
+                mine,
+                other,
+                agreement=f"fooled and median l2: {lengths}",
+                target=target,
+                rounds=3,
+            )
+        )
+    return found

@@ -1,0 +1,93 @@
+"""Features of scenes, beside the practical's plain loop and torchvision's feature extractor."""
+
+import torch
+from compare import apart, compare
+from torch.utils.data import DataLoader
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from dlapps import datasets, runtime
+from dlapps.models import features, pretrained
+
+TARGETS = {"efficientnet_lite0": 4.0, "squeezenet1_1": 1.8, "vgg16": 1.8}
+
+
+class Photographs(torch.utils.data.Dataset):
+    """Images resized and normalised one by one, as a DataLoader is usually fed."""
+
+    def __init__(self, network, images):
+        self.network, self.images = network, images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        image = self.network.prepare(self.images[index : index + 1])
+        return ((image - self.network.mean) / self.network.std)[0]
+
+
+def pooled(output):
+    return output.mean((2, 3)) if output.ndim == 4 else output
+
+
+def rows():
+    """Return a row for each network and peer. Weights do not matter to speed: they are random."""
+    count = runtime.pick(quick=48, full=96)
+    photographs = datasets.load(runtime.pick(quick="photo-patches", full="15-scene"), "test")
+    images = photographs.images[:: len(photographs) // count][:count]
+    found = []
+    for name, target in TARGETS.items():
+        torch.manual_seed(0)
+        network = pretrained.build(name).to(runtime.device())
+        layers = list(network.layers[1:])
+        wanted = [network.layer_modules[layer] for layer in layers]
+        plain = network.to(memory_format=torch.contiguous_format)
+        loader = DataLoader(Photographs(plain, images), batch_size=32)
+
+        def ours(network=network, layers=layers):
+            return features.extract(network, images, layers, cache=False, quiet=True)
+
+        def one_layer_a_pass(plain=plain, loader=loader, layers=layers):
+            results = {}
+            with torch.no_grad():
+                for layer in layers:
+                    parts = []
+                    for batch in loader:
+                        kept = []
+                        handle = plain.module_of(layer).register_forward_hook(
+                            lambda module, inputs, output, kept=kept: kept.append(output)
+                        )
+                        plain.body(batch)
+                        handle.remove()
+                        parts.append(pooled(kept[-1]))
+                    results[layer] = torch.cat(parts)
+            return results
+
+        def torchvisions(plain=plain, loader=loader, layers=layers, wanted=wanted):
+            extractor = create_feature_extractor(
+                plain.body, dict(zip(wanted, layers, strict=True))
+            ).eval()
+            parts = []
+            with torch.inference_mode():
+                for batch in loader:
+                    parts.append({k: pooled(v) for k, v in extractor(batch).items()})
+            return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
+
+        peers = {"one pass a layer (NCHW, float32)": one_layer_a_pass}
+        if "efficientnet" not in name:  # whose code torch.fx, on which the extractor rests, refuses
+            peers["torchvision's create_feature_extractor"] = torchvisions
+        mine = ours()
+        for peer, theirs in peers.items():
+            expected = theirs()
+            difference = max(apart(mine[layer], expected[layer]) for layer in layers)
+            found.append(
+                compare(
+                    f"{len(layers)} layers of {network.title}, {count} of {photographs.name}",
+                    peer,
+                    ours,
+                    theirs,
+                    agreement=f"differ by {difference:.1e} of the largest value",
+                    target=target,
+                    rounds=3,
+                )
+            )
+    return found

@@ -1,0 +1,144 @@
+"""How time and memory grow with the number of images: each point in a process of its own.
+
+python benchmarks/growth.py TASK COUNT     # prints one point, as JSON
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+
+from dlapps import adaptation, adversarial, class_images, gan_training, plotting, runtime, saliency
+from dlapps.datasets import ImageSet
+from dlapps.files import atomic_path
+from dlapps.models import dann, features, gans, pretrained
+
+
+def _digits(count):
+    images = torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8)
+    return ImageSet(images, torch.arange(count) % 10, tuple("0123456789"), "noise")
+
+
+def _photographs(count, size=224):
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+
+
+def extraction(count):
+    network = pretrained.load("efficientnet_lite0")
+    images = _photographs(count)
+    return lambda: features.extract(network, images, ["head"], cache=False, quiet=True)
+
+
+def attribution(count):
+    network = pretrained.load("efficientnet_lite0")
+    images = network.prepare(_photographs(count))
+    labels = torch.zeros(count, dtype=torch.int64)
+    return lambda: saliency.integrated_gradients(network, images, labels, steps=3)
+
+
+def attack(count):
+    network = pretrained.load("efficientnet_lite0")
+    images = network.prepare(_photographs(count))
+    with torch.no_grad():
+        labels = torch.cat([network(part).argmax(1) for part in images.split(8)])
+    return lambda: adversarial.minimal_norm(network, images, labels, steps=3)
+
+
+def classes(count):
+    network = pretrained.load("efficientnet_lite0")
+    return lambda: class_images.maximise(network, torch.arange(count), iterations=3)
+
+
+def dann_epoch(count):
+    part = _digits(count)
+    tests = part.subset(range(64)), part.subset(range(64))
+    settings = adaptation.Settings(epochs=1, batch_size=64)
+    return lambda: adaptation.train(dann.DANN(), part, part.images, settings, tests=tests)
+
+
+def gan_epoch(count):
+    images = torch.randint(0, 256, (count, 1, 32, 32), dtype=torch.uint8)
+    networks = gans.DCGANGenerator(), gans.DCGANDiscriminator()
+    settings = gan_training.Settings(epochs=1)
+    fixed = gan_training.fixed_inputs(networks[0], 1)
+    return lambda: gan_training.train(*networks, images, None, settings, fixed=fixed)
+
+
+# A task, what it is called, the counts it is run with, and what is counted.
+TASKS = {
+    "extraction": (extraction, "features", (16, 32, 64, 128, 256), "images"),
+    "attribution": (attribution, "integrated gradients", (4, 8, 16, 32), "images"),
+    "attack": (attack, "shortest change", (4, 8, 16, 32), "images"),
+    "classes": (classes, "class images", (2, 4, 8, 16), "classes"),
+    "dann": (dann_epoch, "DANN, an epoch", (512, 1024, 2048, 4096), "images"),
+    "gan": (gan_epoch, "DCGAN, an epoch", (512, 1024, 2048, 4096), "images"),
+}
+
+
+def point(task, count):
+    """Return the seconds and the MiB that a task of `count` takes beyond what it begins with."""
+    torch.manual_seed(0)
+    work = TASKS[task][0](count)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - begin
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"count": count, "seconds": seconds, "MiB": (after - before) / 1024}
+
+
+def rows():
+    """Return {task: its points}, and draw them."""
+    found = {}
+    for task, (_, name, counts, _) in TASKS.items():
+        points = []
+        for count in runtime.progress(counts, name):
+            command = [sys.executable, str(Path(__file__).resolve()), task, str(count)]
+            finished = subprocess.run(command, check=True, capture_output=True, text=True)
+            points.append(json.loads(finished.stdout.strip().splitlines()[-1]))
+        found[task] = points
+    draw(found, Path(__file__).resolve().parent / "results" / "growth.png")
+    return found
+
+
+def draw(found, path):
+    """Draw time and memory over the count, each as a multiple of the smallest one's."""
+    plotting.style.apply()
+    figure, axes = plt.subplots(1, 2, figsize=(plotting.style.WIDTH, 3.2))
+    for ax, key, label in zip(axes, ("seconds", "MiB"), ("time", "memory"), strict=True):
+        series = {
+            TASKS[task][1]: (
+                [point["count"] / points[0]["count"] for point in points],
+                [max(point[key], 1e-3) / max(points[0][key], 1e-3) for point in points],
+            )
+            for task, points in found.items()
+        }
+        plotting.draw_curves(
+            ax, series, "how many times as much work", f"how many times as much {label}"
+        )
+        ax.set(xscale="log", yscale="log")
+    figure.suptitle("Growth with the number of images or classes")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+    plt.close(figure)
+
+
+def table(found):
+    """Return the points as a Markdown table."""
+    lines = ["| task | count | seconds | MiB more |", "|---|---|---|---|"]
+    for task, points in found.items():
+        _, name, _, unit = TASKS[task]
+        for one in points:
+            lines.append(
+                f"| {name} | {one['count']:,} {unit} | {one['seconds']:.2f} | {one['MiB']:.0f} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(json.dumps(point(sys.argv[1], int(sys.argv[2]))))

@@ -1,0 +1,40 @@
+"""Class images: eight classes in one batch, beside one after the other as in the practical."""
+
+import torch
+from compare import compare
+
+from dlapps import class_images, runtime
+from dlapps.models import pretrained
+
+CLASSES = 8
+
+
+def rows():
+    """Return one row; a class's image does not depend on the others."""
+    network = pretrained.load("efficientnet_lite0")
+    classes = torch.arange(0, 1000, 1000 // CLASSES)[:CLASSES]
+    iterations = runtime.pick(quick=8, full=40)
+
+    def ours():
+        return class_images.maximise(network, classes, iterations=iterations).images
+
+    def one_by_one():
+        return torch.cat(
+            [
+                class_images.maximise(network, one[None], iterations=iterations).images
+                for one in classes
+            ]
+        )
+
+    difference = (ours() - one_by_one()).abs().mean().item()
+    return [
+        compare(
+            f"{CLASSES} class images, {iterations} iterations, {network.title}",
+            "one after the other",
+            ours,
+            one_by_one,
+            agreement=f"pixels differ by {difference:.1e} on average",
+            target=2.0,
+            rounds=3,
+        )
+    ]

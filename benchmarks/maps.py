@@ -1,0 +1,96 @@
+"""Saliency maps, beside Captum and pytorch-grad-cam."""
+
+import torch
+from captum import attr
+from compare import apart, compare
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from dlapps import datasets, runtime, saliency
+from dlapps.models import pretrained
+
+STEPS = SAMPLES = 20
+
+
+def rows():
+    """Return a row for each kind of map, all images in one batch on both sides."""
+    network = pretrained.load("efficientnet_lite0")
+    photographs = datasets.load(runtime.pick(quick="photos", full="imagenet-25"), split="test")
+    images = network.prepare(photographs.images)
+    with torch.no_grad():
+        labels = network(images).argmax(1)
+    layer = saliency.map_layers(network, images[:1])[-1]
+    module = network.module_of(layer)
+
+    def captums_integrated():
+        method = attr.IntegratedGradients(network)
+        return method.attribute(
+            images, images * 0, labels, n_steps=STEPS, internal_batch_size=len(images)
+        ).sum(1)
+
+    def captums_smooth():
+        method = attr.NoiseTunnel(attr.Saliency(network))
+        return method.attribute(
+            images,
+            nt_type="smoothgrad",
+            nt_samples=SAMPLES,
+            nt_samples_batch_size=1,
+            stdevs=0.15,
+            target=labels,
+            abs=False,
+        )
+
+    def captums_cam():
+        # The last layer's activation is called twice; Captum then takes the last call too.
+        found = attr.LayerGradCam(network, module).attribute(images, labels)
+        found = found[-1] if isinstance(found, tuple) else found
+        return attr.LayerAttribution.interpolate(found.relu(), images.shape[2:], "bilinear")[:, 0]
+
+    def gradcams():
+        with GradCAM(model=network, target_layers=[module]) as cam:
+            maps = cam(images, [ClassifierOutputTarget(label) for label in labels.tolist()])
+        return torch.as_tensor(maps)
+
+    def ours_smooth():
+        return saliency.smooth_gradient(network, images, labels, samples=SAMPLES)
+
+    def ours_integrated():
+        return saliency.integrated_gradients(network, images, labels, steps=STEPS)
+
+    def ours_cam():
+        return saliency.grad_cam(network, images, labels)
+
+    def scaled(maps):
+        """Bring each map to [0, 1], as pytorch-grad-cam does."""
+        maps = maps - maps.amin((1, 2), keepdim=True)
+        return maps / (maps.amax((1, 2), keepdim=True) + 1e-7)
+
+    def ours_gradient():
+        return saliency.gradient(network, images, labels)
+
+    def captums_gradient():
+        return attr.Saliency(network).attribute(images, labels).amax(1)
+
+    alike = torch.corrcoef(
+        torch.stack([ours_smooth().flatten(), captums_smooth().abs().amax(1).flatten()])
+    )[0, 1]
+    said = "differ by {:.1e} of the largest value"
+    title = f"{len(images)} of {photographs.name}, {network.title}"
+    pairs = [
+        ("gradient", "Captum", ours_gradient, captums_gradient, 1.0,
+         said.format(apart(ours_gradient(), captums_gradient()))),
+        (f"SmoothGrad, {SAMPLES} samples", "Captum", ours_smooth, captums_smooth, 1.5,
+         f"other noise; correlation {alike:.2f}"),
+        (f"integrated gradients, {STEPS} steps", "Captum", ours_integrated, captums_integrated, 1.5,
+         said.format(apart(ours_integrated(), captums_integrated()))),
+        ("Grad-CAM", "Captum", ours_cam, captums_cam, 1.0,
+         said.format(apart(ours_cam(), captums_cam()))),
+        ("Grad-CAM", "pytorch-grad-cam", ours_cam, gradcams, 1.0,
+         said.format(apart(scaled(ours_cam()), gradcams())) + ", each map scaled to [0, 1]"),
+    ]  # fmt: skip
+    return [
+        compare(
+            f"{name}: {title}", peer, ours, theirs, agreement=agreement, target=target, rounds=3
+        )
+        for name, peer, ours, theirs, target, agreement in pairs
+    ]

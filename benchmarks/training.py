@@ -1,0 +1,198 @@
+"""Training DANN and GANs, beside the loops of common tutorials: a DataLoader of single images."""
+
+import copy
+import itertools
+import tempfile
+from pathlib import Path
+
+import torch
+from compare import compare
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import io, transforms
+from torchvision.transforms import functional
+
+from dlapps import adaptation, datasets, gan_training, runtime
+from dlapps.models import dann, gans
+
+BATCH = 64
+
+
+# Our networks normalise by themselves: the usual step is done, but changes nothing.
+TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.0], [1.0])])
+
+
+class Arrays(torch.utils.data.Dataset):
+    """Images one by one through PIL and transforms, as torchvision's MNIST gives them."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def __len__(self):
+        return len(self.part)
+
+    def __getitem__(self, index):
+        image = functional.to_pil_image(self.part.images[index])
+        return TRANSFORM(image), self.part.labels[index]
+
+
+class Files(Arrays):
+    """Images one by one from PNG files, as MNIST-M is handed around."""
+
+    def __init__(self, part, folder):
+        super().__init__(part)
+        self.folder = Path(folder)
+        for number, image in enumerate(part.images):
+            io.write_png(image, str(self.folder / f"{number}.png"))
+
+    def __getitem__(self, index):
+        with Image.open(self.folder / f"{index}.png") as image:
+            return TRANSFORM(image.convert("RGB")), self.part.labels[index]
+
+
+def dann_rows():
+    """Return a row for an epoch of DANN, the same network, batches and settings on both sides."""
+    name = runtime.pick(quick="mnist-5000", full="mnist")
+    count = runtime.pick(quick=16 * BATCH, full=64 * BATCH)
+    source = datasets.load(name).subset(range(count))
+    target = datasets.load(name.replace("mnist", "mnist-m")).subset(range(count))
+    tests = [part.subset(range(BATCH)) for part in (source, target)]
+    device = runtime.device()
+    torch.manual_seed(0)
+    start = dann.DANN()
+    settings = adaptation.Settings(epochs=1, batch_size=BATCH)
+    folder = tempfile.TemporaryDirectory()
+    domains = Arrays(source), Files(target, folder.name)
+    ends = {}
+
+    def ours():
+        network = copy.deepcopy(start)
+        history = adaptation.train(network, source, target.images, settings, tests=tests)
+        ends["ours"] = history["label_loss"][0]
+
+    def usual():
+        network = copy.deepcopy(start).to(device).train()
+        optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+        orders = [
+            torch.randperm(count, generator=torch.Generator().manual_seed(domain))
+            for domain in (0, 1)
+        ]
+        loaders = [
+            DataLoader(domain, BATCH, sampler=order.tolist())
+            for domain, order in zip(domains, orders, strict=True)
+        ]
+        criterion = nn.BCEWithLogitsLoss()
+        total = 0.0
+        for step, ((x, y), (other, _)) in enumerate(zip(*loaders, strict=True)):
+            factor = adaptation.reversal_schedule(step / len(loaders[0]))
+            features = network.features(x.to(device))
+            label_loss = nn.functional.cross_entropy(
+                network.label_classifier(features), y.to(device)
+            )
+            source_said = network.domain_logits(features, factor)
+            target_said = network.domain_logits(network.features(other.to(device)), factor)
+            loss = label_loss + criterion(source_said, torch.zeros_like(source_said))
+            loss = loss + criterion(target_said, torch.ones_like(target_said))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += label_loss.item()
+        ends["usual"] = total / len(loaders[0])
+        for test in tests:
+            adaptation.accuracy(network, test)
+
+    ours(), usual()
+    return [
+        compare(
+            f"DANN: an epoch of {count:,} images a domain, {target.name}",
+            "DataLoaders of arrays and PNG files, NCHW",
+            ours,
+            usual,
+            agreement=f"label loss of the epoch {ends['ours']:.3f} and {ends['usual']:.3f}",
+            target=3.0,
+            rounds=7,
+        )
+    ]
+
+
+def gan_rows():
+    """Return rows for steps of DCGAN and cDCGAN, from the same weights, batches and noise."""
+    digits = datasets.load(runtime.pick(quick="mnist-5000", full="mnist"), size=32)
+    device = runtime.device()
+    rows = []
+    models = {
+        "DCGAN": (20, gans.DCGANGenerator, gans.DCGANDiscriminator),
+        "cDCGAN": (4, gans.ConditionalDCGANGenerator, gans.ConditionalDCGANDiscriminator),
+    }
+    for name, (steps, *kinds) in models.items():
+        settings = gan_training.Settings(epochs=1, batch_size=128)
+        part = digits.subset(range(steps * settings.batch_size))
+        torch.manual_seed(0)
+        starts = [kind().apply(gans.init_weights) for kind in kinds]
+        conditional = starts[0].classes is not None
+        losses = {}
+
+        def ours(
+            starts=starts, part=part, conditional=conditional, settings=settings, losses=losses
+        ):
+            networks = copy.deepcopy(starts)
+            history = gan_training.train(
+                *networks,
+                part.images,
+                part.labels if conditional else None,
+                settings,
+                fixed=gan_training.fixed_inputs(networks[0], 1),
+            )
+            losses["ours"] = history.records["discriminator_loss"][0]
+
+        def usual(
+            starts=starts, part=part, conditional=conditional, settings=settings, losses=losses
+        ):
+            generator, discriminator = (n.to(device).train() for n in copy.deepcopy(starts))
+            optimizers = [
+                torch.optim.Adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999))
+                for n in (generator, discriminator)
+            ]
+            criterion = nn.BCEWithLogitsLoss()
+            noise = torch.Generator().manual_seed(settings.seed)
+            order = gan_training._order(0, len(part), settings.seed).tolist()
+            loader = DataLoader(Arrays(part), settings.batch_size, sampler=order)
+            for step, (real, labels) in enumerate(loader):
+                real, labels = real.to(device), labels.to(device) if conditional else None
+                z = torch.randn(len(real), generator.latent, generator=noise).to(device)
+                ones, zeros = torch.ones(len(real)).to(device), torch.zeros(len(real)).to(device)
+                discriminator.zero_grad()
+                on_real = criterion(discriminator(real, labels), ones)
+                on_real.backward()
+                fake = generator(z, labels)
+                on_fake = criterion(discriminator(fake.detach(), labels), zeros)
+                on_fake.backward()
+                optimizers[1].step()
+                generator.zero_grad()
+                loss = criterion(discriminator(fake, labels), ones)
+                loss.backward()
+                optimizers[0].step()
+                if step == 0:
+                    losses["usual"] = (on_real + on_fake).item()
+                # As the tutorial prints them.
+                on_real.item(), on_fake.item(), loss.item()
+
+        ours(), usual()
+        rows.append(
+            compare(
+                f"{name}: {steps} steps of {settings.batch_size}, {digits.name}",
+                "the loop of PyTorch's DCGAN tutorial",
+                ours,
+                usual,
+                agreement=f"first loss of D {losses['ours']:.5f} and {losses['usual']:.5f}",
+                target=1.5,
+                rounds=7,
+            )
+        )
+    return rows
+
+
+def rows():
+    """Return the rows of DANN and of the GANs."""
+    return list(itertools.chain(dann_rows(), gan_rows()))
