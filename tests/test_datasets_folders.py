@@ -88,6 +88,23 @@ def test_a_damaged_image_is_named(tmp_path, damage, suffix):
         datasets.load(f"folder:{tmp_path}/set")
 
 
+def test_damaged_images_among_many_are_counted_and_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "LISTED", 2)
+    for number in range(9):
+        path = tmp_path / "set" / f"{number}.jpg"
+        save(path, size=(40, 40))
+        if number in (3, 4, 7):
+            path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DatasetError, match=r"3 of 9 images in .*set cannot be used") as caught:
+        datasets.load(f"folder:{tmp_path / 'set'}")
+    assert [str(number) for number in range(9) if f"{number}.jpg" in str(caught.value)] == [
+        "3",
+        "4",
+    ]
+    assert "and 1 more" in str(caught.value)
+    assert not list((tmp_path / "data").rglob("*.pt"))  # nothing that a later run would trust
+
+
 def test_absurd_dimensions_are_refused_without_decoding(tmp_path, monkeypatch):
     save(tmp_path / "set/bomb.png", size=(200, 200))
     monkeypatch.setattr(folders, "PIXEL_LIMIT", 39_999)

@@ -33,11 +33,28 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "silent":
             self.server.silence.wait(5)
             return
+        if kind == "slow":  # a first part, and then silence
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            self.wfile.write(CONTENT[:70_000])
+            self.server.silence.wait(5)
+            return
         body = self.server.files.get(self.path)
+        self.server.ranges.append(self.headers.get("Range"))
         if body is None:
             self.send_error(404)
             return
-        self.send_response(200)
+        if kind == "ranges" and self.headers.get("Range"):
+            first = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            if first >= len(body):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+            body = body[first:]
+        else:
+            self.send_response(200)
         if self.path.endswith(".gz") and "gzip" in self.headers.get("Accept-Encoding", ""):
             self.send_header("Content-Encoding", "gzip")  # as some servers do: clients then unpack
         self.send_header("Content-Length", str(len(body) + (1000 if kind == "cut" else 0)))
@@ -54,7 +71,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("DLAPPS_DATA", str(tmp_path / "data"))
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.files, server.requests = {"/file.bin": CONTENT}, []
+        server.files, server.requests, server.ranges = {"/file.bin": CONTENT}, [], []
         server.silence = threading.Event()
         server.address = f"http://127.0.0.1:{server.server_port}"
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -96,6 +113,24 @@ def tgz_of(members):
     return buffer.getvalue()
 
 
+def tar_note(kind, size):
+    """A compressed tar archive that begins with a note of so many zeros, or that says so."""
+    header = tarfile.TarInfo("note")
+    header.type, header.size = kind, size
+    buffer = io.BytesIO()
+    with gzip.open(buffer, "wb") as archive:
+        archive.write(header.tobuf(tarfile.GNU_FORMAT) + bytes(max(size, 0)))
+    return buffer.getvalue()
+
+
+def lying_zip(content, declared):
+    """A zip archive of one file that unpacks to more than both of its headers say."""
+    packed = zip_of({"big.txt": content})
+    true, false = (struct.pack("<I", size) for size in (len(content), declared))
+    assert packed.count(true) == 2
+    return packed.replace(true, false)
+
+
 def accept(folder):
     pass
 
@@ -120,17 +155,18 @@ def test_fetch_follows_a_redirection(server, tmp_path):
 
 def test_fetch_falls_back_on_the_next_mirror(server, tmp_path):
     server.files |= {"/wrong": b"something else", "/cut/file": CONTENT, "/page": b"<!DOCTYPE html>"}
-    urls = [f"{server.address}/{name}" for name in ("no", "wrong", "cut/file", "page", "file.bin")]
+    mirrors = ["/no", "/wrong", "/page", "/cut/file", "/file.bin"]
+    urls = [server.address + mirror for mirror in mirrors]
     assert download.fetch(urls, tmp_path / "f", sha256(CONTENT)).read_bytes() == CONTENT
-    assert len(server.requests) == 5
+    assert server.requests == mirrors
 
 
 @pytest.mark.parametrize(
     ("path", "body", "reason"),
     [
         ("wrong", b"something else", "expected " + sha256(CONTENT)[7:]),
-        ("cut/file", CONTENT, "IncompleteRead"),
         ("page", b"\n <HTML><body>Sign in</body>", "web page"),
+        ("redirect/page", b"\n <HTML><body>Sign in</body>", "web page"),
         ("empty", b"", "empty"),
         ("lfs", b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
         ("missing", None, "404"),
@@ -138,7 +174,7 @@ def test_fetch_falls_back_on_the_next_mirror(server, tmp_path):
 )
 def test_fetch_says_why_and_leaves_nothing(server, tmp_path, path, body, reason):
     if body is not None:
-        server.files["/" + path] = body
+        server.files["/" + path.removeprefix("redirect/")] = body
     with pytest.raises(DatasetError, match=reason) as caught:
         download.fetch([f"{server.address}/{path}"], tmp_path / "f.bin", sha256(CONTENT))
     assert f"{server.address}/{path}" in str(caught.value)
@@ -164,6 +200,15 @@ def test_fetch_does_not_wait_for_ever(server, tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
+def test_a_download_that_falls_silent_midway_is_gone_on_with(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    server.files["/ranges/f"] = CONTENT
+    urls = [f"{server.address}/slow/f", f"{server.address}/ranges/f"]
+    assert download.fetch(urls, tmp_path / "f", sha256(CONTENT)).read_bytes() == CONTENT
+    assert server.ranges == ["bytes=65536-"]  # what is written is written in parts of 64 KiB
+    assert names(tmp_path) == ["f"]
+
+
 def test_fetch_shows_its_progress(server, tmp_path, capsys):
     download.fetch([f"{server.address}/file.bin"], tmp_path / "file.bin")
     assert "file.bin: 100%" in capsys.readouterr().out
@@ -177,15 +222,48 @@ def test_fetch_refuses_a_damaged_file_that_is_already_there(server, tmp_path):
     assert server.requests == []
 
 
-def test_an_interruption_leaves_nothing(server, tmp_path, monkeypatch):
+def test_a_download_that_broke_off_is_gone_on_with(server, tmp_path):
+    server.files |= {"/cut/file": CONTENT[:70_000], "/ranges/file": CONTENT}
+    with pytest.raises(DatasetError, match=r"ended after 70,000 of 71,000|IncompleteRead"):
+        download.fetch([f"{server.address}/cut/file"], tmp_path / "f", sha256(CONTENT))
+    assert not (tmp_path / "f").exists()
+    path = download.fetch([f"{server.address}/ranges/file"], tmp_path / "f", sha256(CONTENT))
+    assert path.read_bytes() == CONTENT
+    # Some versions of urllib3 give away the last part of less than 64 KiB, some do not.
+    assert server.ranges[-1] in ("bytes=65536-", "bytes=70000-")
+    assert names(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("kind", ["", "/ranges"])
+def test_a_part_that_does_not_fit_is_thrown_away(server, tmp_path, kind):
+    """It is that of another file, or already too long, or the server knows no ranges."""
+    server.files["/ranges/file.bin"] = CONTENT
+    for part in (b"other" * 100, CONTENT, CONTENT + b"more"):
+        (tmp_path / ".f.part").write_bytes(part)
+        download.fetch([f"{server.address}{kind}/file.bin"], tmp_path / "f", sha256(CONTENT))
+        assert (tmp_path / "f").read_bytes() == CONTENT
+        assert names(tmp_path) == ["f"]
+        (tmp_path / "f").unlink()
+
+
+def test_without_a_checksum_a_download_starts_anew(server, tmp_path):
+    (tmp_path / ".f.part").write_bytes(CONTENT[:1000])
+    server.files["/ranges/f"] = CONTENT
+    download.fetch([f"{server.address}/ranges/f"], tmp_path / "f")
+    assert server.ranges == [None]
+    assert names(tmp_path) == ["f"]
+
+
+def test_an_interruption_leaves_nothing_that_is_read_as_whole(server, tmp_path, monkeypatch):
     def interrupted(url, path, description):
         path.write_bytes(CONTENT[:1000])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(download, "_download", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        download.fetch([f"{server.address}/file.bin"], tmp_path / "f")
-    assert names(tmp_path) == []
+    for checksum, left in [(None, []), (sha256(CONTENT), [".f.part"])]:
+        with pytest.raises(KeyboardInterrupt):
+            download.fetch([f"{server.address}/file.bin"], tmp_path / "f", checksum)
+        assert names(tmp_path) == left
 
 
 def test_md5_is_understood(server, tmp_path):
@@ -286,6 +364,12 @@ def zip_link(name):
         (tgz_of([(link("l.txt", "", tarfile.FIFOTYPE), b"")]), "device"),
         (zip_of({"big.txt": bytes(2**20)}), "more than"),
         (tgz_of([("big.txt", bytes(2**20))]), "more than"),
+        (zip_of({str(i): b"" for i in range(9)}), "more than 8 files"),
+        (tgz_of([(str(i), b"") for i in range(9)]), "more than 8 files"),
+        (lying_zip(bytes(2**20), 1000), "CRC"),
+        (tar_note(tarfile.GNUTYPE_LONGNAME, 70_000), "declares 70,000 bytes"),
+        (tar_note(tarfile.XHDTYPE, 70_000), "declares 70,000 bytes"),
+        (tar_note(tarfile.REGTYPE, -1024), "declares -1,024 bytes"),
         (zip_of({"a.txt": b"x" * 1000})[:-30], "zip"),
         (tgz_of([("a.txt", CONTENT)])[:-50], "EOFError"),
         (b"", "zip or tar"),
@@ -294,6 +378,8 @@ def zip_link(name):
 )
 def test_extract_refuses(tmp_path, monkeypatch, content, reason):
     monkeypatch.setattr(download, "UNPACKED_LIMIT", 2**20 - 1)
+    monkeypatch.setattr(download, "MEMBER_LIMIT", 8)
+    monkeypatch.setattr(download, "NOTE_LIMIT", 2**16)
     inside = tmp_path / "inside"
     inside.mkdir()
     (inside / "archive").write_bytes(content)

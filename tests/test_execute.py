@@ -191,8 +191,10 @@ def test_interrupt_ends_the_kernel(tmp_path):
     mark = tmp_path / "kernel"
     source = f"import os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
     write_notebook(tmp_path / "1_one.ipynb", source)
+    # A process started in the background inherits that interrupts are ignored.
     program = (
-        "import sys; from dlapps import execute; "
+        "import signal, sys; from dlapps import execute; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"sys.exit(execute.main(['--output', {str(tmp_path / 'out')!r}], {str(tmp_path)!r}))"
     )
     runner = subprocess.Popen(

@@ -44,8 +44,10 @@ def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
 
 def test_an_interrupt_removes_the_temporary_file(tmp_path):
     code = f"""
-        import time
+        import signal, time
         from dlapps.files import atomic_path
+        # A process started in the background inherits that interrupts are ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with atomic_path({str(tmp_path / "numbers.txt")!r}) as temporary:
             temporary.write_text("half")
             print("writing", flush=True)

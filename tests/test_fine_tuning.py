@@ -215,7 +215,7 @@ def test_frozen_body_has_the_features_it_had():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "epochs is 0, expected a positive number"),
+        ({"epochs": 0}, "epochs is 0, expected at least 1"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0, expected 0 <= label_smoothing < 1"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),

@@ -292,7 +292,7 @@ def test_grad_cam_takes_the_last_layer_with_space():
     assert default.min() >= 0 and default.amax((1, 2)).min() > 0
     with pytest.raises(ValueError, match="layer is 'logits', expected one whose output has height"):
         saliency.grad_cam(network, images, labels, "logits")
-    with pytest.raises(ValueError, match="'block99', expected names from"):
+    with pytest.raises(ValueError, match="layer is 'block99', expected one of conv1"):
         saliency.grad_cam(network, images, labels, "block99")
 
 

@@ -214,6 +214,19 @@ def test_margins_are_by_how_much_the_first_class_leads():
     np.testing.assert_allclose(transfer.evaluate(svm, features, labels).margins, leads)
 
 
+def test_two_classes_are_evaluated_as_scikit_learn_predicts_them():
+    features, labels = blobs(90, seed=0)
+    features, labels = features[labels > 0], labels[labels > 0]
+    svm = transfer.fit_linear_svm(features, labels)
+    noisy = features + 4 * np.random.default_rng(1).normal(size=features.shape)
+    result = transfer.evaluate(svm, noisy, labels)
+    assert 0.5 < result.accuracy < 1
+    np.testing.assert_array_equal(result.predictions, svm.predict(noisy))
+    np.testing.assert_allclose(result.margins, 2 * np.abs(svm.decision_function(noisy)))
+    assert result.confusion.shape == (2, 2)
+    assert result.confusion.trace() / len(labels) == result.accuracy
+
+
 # Choosing and comparing
 
 

@@ -16,7 +16,7 @@ from scipy.optimize import differential_evolution
 from torch.nn import functional as F
 
 from dlapps import runtime
-from dlapps.models.checks import check_images
+from dlapps.models.checks import check_counts, check_images
 from dlapps.models.gradients import check_labels, score_gradients, unit
 
 
@@ -53,8 +53,7 @@ def fool(network, images, targets, step=0.05, max_steps=500):
     check_images(images)
     if not (step > 0 and math.isfinite(step)):
         raise ValueError(f"step is {step}, expected a positive length")
-    if max_steps < 1:
-        raise ValueError(f"max_steps is {max_steps}, expected at least 1")
+    check_counts(max_steps=max_steps)
 
     images = images.detach().clone()
     with torch.no_grad():
@@ -140,10 +139,9 @@ def pgd(
     """
     if norm not in ("linf", "l2"):
         raise ValueError(f"norm is {norm!r}, expected 'linf' or 'l2'")
-    step = 2.5 * epsilon / steps if step is None and steps > 0 else step
-    images, labels = _check(
-        network, images, labels, targeted, epsilon=epsilon, steps=steps, step=step
-    )
+    check_counts(steps=steps)
+    step = 2.5 * epsilon / steps if step is None else step
+    images, labels = _check(network, images, labels, targeted, epsilon=epsilon, step=step)
     generator = torch.Generator().manual_seed(seed)
     shape = 1, *images.shape[1:]
     if norm == "linf":
@@ -185,20 +183,15 @@ def carlini_wagner(
     Carlini, Wagner: "Towards Evaluating the Robustness of Neural Networks", IEEE S&P 2017, section
     V-A, with one constant instead of the search for it.
     """
+    check_counts(steps=steps)
     images, labels = _check(
-        network,
-        images,
-        labels,
-        targeted,
-        constant=constant,
-        steps=steps,
-        learning_rate=learning_rate,
+        network, images, labels, targeted, constant=constant, learning_rate=learning_rate
     )
     # 1 - 2e-7 is the largest float32 number whose artanh is finite and well apart from 1.
     w = torch.atanh((2 * images - 1).clamp(-1 + 2e-7, 1 - 2e-7)).requires_grad_()
     optimizer = torch.optim.Adam([w], learning_rate)
     best = _Shortest(images)
-    with torch.enable_grad():
+    with torch.enable_grad(), _naming_images(images):
         for _ in runtime.progress(range(steps), "Carlini-Wagner"):
             changed = ((w.tanh() + 1) / 2).clamp(0, 1)
             scores = network(changed)
@@ -227,9 +220,8 @@ def minimal_norm(
     Rony et al.: "Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks
     and Defenses", CVPR 2019, algorithm 1.
     """
-    images, labels = _check(
-        network, images, labels, targeted, steps=steps, radius=radius, change=change
-    )
+    check_counts(steps=steps)
+    images, labels = _check(network, images, labels, targeted, radius=radius, change=change)
     delta = torch.zeros_like(images)
     lengths = torch.full((len(images), 1, 1, 1), radius).to(images)
     best = _Shortest(images)
@@ -261,8 +253,8 @@ def one_pixel(
     Su, Vargas, Sakurai: "One Pixel Attack for Fooling Deep Neural Networks", IEEE Transactions on
     Evolutionary Computation 2019, section III.
     """
-    counts = {"pixels": pixels, "population": population, "generations": generations}
-    images, labels = _check(network, images, labels, targeted, **counts)
+    check_counts(pixels=pixels, population=population, generations=generations)
+    images, labels = _check(network, images, labels, targeted)
     height, width = images.shape[2:]
     bounds = [(0, height - 1e-6), (0, width - 1e-6), (0, 1), (0, 1), (0, 1)] * pixels
     kept, queries = images.clone(), torch.zeros_like(labels)
@@ -317,9 +309,8 @@ def square(
     Andriushchenko, Croce, Flammarion, Hein: "Square Attack: a Query-Efficient Black-Box Adversarial
     Attack via Random Search", ECCV 2020, algorithms 1 and 2.
     """
-    images, labels = _check(
-        network, images, labels, targeted, epsilon=epsilon, max_queries=max_queries, share=share
-    )
+    check_counts(max_queries=max_queries)
+    images, labels = _check(network, images, labels, targeted, epsilon=epsilon, share=share)
     generator = torch.Generator().manual_seed(seed)
 
     def signs(*shape):
@@ -387,10 +378,12 @@ def nes(
     Ilyas, Engstrom, Athalye, Lin: "Black-box Adversarial Attacks with Limited Queries and
     Information", ICML 2018, algorithm 1 and section 2.
     """
+    check_counts(max_queries=max_queries, samples=samples)
     if samples % 2:
         raise ValueError(f"samples is {samples}, expected an even number")
-    settings = {"epsilon": epsilon, "max_queries": max_queries, "samples": samples}
-    images, labels = _check(network, images, labels, targeted, noise=noise, step=step, **settings)
+    images, labels = _check(
+        network, images, labels, targeted, epsilon=epsilon, noise=noise, step=step
+    )
     generator = torch.Generator().manual_seed(seed)
     changed, queries = images.clone(), torch.zeros_like(labels)
     success = torch.zeros_like(labels, dtype=torch.bool)
@@ -461,11 +454,15 @@ class _Shortest:
 def _loss_gradients(network, images, labels, targeted):
     """Return the scores and the gradient of what is to grow: the cross-entropy, or minus it."""
     images = images.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), _naming_images(images):
         scores = network(images)
         loss = F.cross_entropy(scores, labels, reduction="sum")
         (gradients,) = torch.autograd.grad(-loss if targeted else loss, images)
     return scores.detach(), gradients
+
+
+def _naming_images(images):
+    return runtime.naming_memory("images", f"a batch of {len(images)}")
 
 
 def _margins(scores, labels):
@@ -492,7 +489,7 @@ def _check(network, images, labels, targeted, **settings):
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} is {value}, expected a positive number")
     images = images.detach().clone()
-    with torch.no_grad():
+    with torch.no_grad(), _naming_images(images):
         scores = network(images)
     labels = check_labels(labels, *scores.shape).to(images.device)
     if targeted:

@@ -74,7 +74,7 @@ class Artifacts:
         if isinstance(seed, list):
             if not many or len(numbers) != len(seed):
                 raise ValueError(
-                    f"{key} is {value!r}, expected a number for each of {len(seed)} seeds"
+                    f"value of {key} is {value!r}, expected a number for each of {len(seed)} seeds"
                 )
             entry["mean"] = statistics.fmean(numbers)
             entry["std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
@@ -95,7 +95,7 @@ def _number(key, value):
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{key} is {value!r}, expected a number")
+        raise TypeError(f"value of {key} is {value!r}, expected a number")
     if not math.isfinite(value):
-        raise ValueError(f"{key} is {value}, expected a finite number")
+        raise ValueError(f"value of {key} is {value}, expected a finite number")
     return int(value) if isinstance(value, Integral) else float(value)

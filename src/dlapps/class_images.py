@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
-from dlapps.models.checks import check_images
+from dlapps.models.checks import check_counts, check_images
 from dlapps.models.gradients import check_labels, score_gradients, unit
 from dlapps.models.pretrained import fit
 
@@ -193,8 +193,7 @@ def gallery(recipe, network, classes, *, batch_size=10, checkpoint=None, **optio
     arguments goes on after the last one.
     Raises as the recipe does, and ValueError for a batch size below 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+    check_counts(batch_size=batch_size)
     if not len(classes):
         raise ValueError("classes is empty, expected at least one")
     classes = torch.as_tensor(classes)
@@ -241,8 +240,8 @@ def _blur(images, sigma):
 
 
 def _check_settings(iterations, learning_rate, l2, blur_every, blur_sigma, jitter, snapshots_at):
+    check_counts(iterations=iterations)
     bounds = {  # (value, lowest, whether the lowest itself is allowed)
-        "iterations": (iterations, 1, True),
         "learning_rate": (learning_rate, 0, False),
         "l2": (l2, 0, True),
         "blur_every": (1 if blur_every is None else blur_every, 1, True),

@@ -4,29 +4,54 @@ import hashlib
 import inspect
 import json
 import os
+import platform
+import re
+import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
+
+_HOST = re.sub(r"\W", "", platform.node())[:32]
 
 
 @contextmanager
 def atomic_path(path):
     """Yield a temporary path beside `path`; rename it onto `path` if the block succeeds.
 
-    A block that fails, or a process that is killed in it, leaves `path` as it was. Missing parent
-    folders are made. The temporary name keeps the suffix, which writers use to choose a format.
+    A block that fails, or a process that is killed in it, leaves `path` as it was. An OSError, as
+    of a full disk, names `path`. The rest is as in `scratch_path`.
+    """
+    path = Path(path)
+    with scratch_path(path) as temporary:
+        try:
+            yield temporary
+            temporary.replace(path)
+        except OSError as error:
+            if error.errno and error.filename in (None, str(temporary)):
+                error.filename, error.filename2 = str(path), None
+            raise
+
+
+@contextmanager
+def scratch_path(path):
+    """Yield a temporary path beside `path`, for a file or a folder, and delete what is there then.
+
+    Missing parent folders are made. The temporary name keeps the suffix, which writers use to
+    choose a format. What a killed process left is deleted, too.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    for leftover in leftovers(path):
+        remove(leftover)
+    temporary = temporary_path(path)
     try:
         yield temporary
-        temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
 def write_json(path, content):
@@ -34,6 +59,29 @@ def write_json(path, content):
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def temporary_path(path):
+    """Return a hidden path beside `path` that no other process uses, with its suffix."""
+    name = f".{path.stem}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix}"
+    return path.with_name(name)
+
+
+def leftovers(path):
+    """Return the temporary files and folders of `path` whose process, on this machine, is gone."""
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    pattern = re.compile(rf"\.{stem}\.{_HOST}-(\d+)-[0-9a-f]{{8}}{suffix}")
+    names = [(found, pattern.fullmatch(found.name)) for found in path.parent.iterdir()]
+    return [found for found, name in names if name and not psutil.pid_exists(int(name[1]))]
+
+
+def remove(path):
+    """Delete a file or a folder, if it is there and may be deleted."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def fingerprint(*parts):
@@ -72,17 +120,26 @@ def _chunks(part):
 def save_checkpoint(path, made_from, state):
     """Write `state` (tensors, numbers, strings and containers of them) to `path`, atomically.
 
-    `made_from` is the `fingerprint` of everything that the state depends on.
+    `made_from` is the `fingerprint` of everything that the state depends on. Raises OSError, for
+    instance if the disk is full; then the file that was there before is still there.
     """
     with atomic_path(path) as temporary:
-        torch.save({"made_from": made_from, "state": state}, temporary)
+        temporary.touch()  # where nothing may be written, the operating system says why
+        try:
+            torch.save({"made_from": made_from, "state": state}, temporary)
+        except RuntimeError as error:  # PyTorch's own writer hides that reason
+            free = shutil.disk_usage(temporary.parent).free / 2**20
+            raise OSError(
+                f"{path} could not be written ({free:,.0f} MiB are free on its disk): {error}"
+            ) from error
 
 
 def load_checkpoint(path, made_from):
     """Return the state that `save_checkpoint` wrote, or None if there is none to go on from.
 
-    There is none when the file is absent, cannot be read, or was made from something else; the
-    last two are said in a line, because the work is then done again.
+    There is none when the file is absent, damaged, or was made from something else; the last two
+    are said in a line, because the work is then done again. Raises PermissionError for a file that
+    may not be read: it may be whole, and the work done again would replace it.
     """
     path = Path(path)
     if not path.exists():
@@ -93,6 +150,8 @@ def load_checkpoint(path, made_from):
         if content["made_from"] == made_from:
             return content["state"]
         reason = "it was made with other data, settings or code"
+    except PermissionError:
+        raise
     except Exception as error:  # torch.load raises many types for a damaged file
         reason = f"it cannot be read ({type(error).__name__})"
     print(f"Not resuming from {path.name}: {reason}. Starting again.")

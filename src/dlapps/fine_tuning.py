@@ -13,7 +13,7 @@ from torchvision.transforms import v2 as transforms
 from dlapps import runtime
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
 from dlapps.models import features
-from dlapps.models.checks import check_uint8_images
+from dlapps.models.checks import check_counts, check_uint8_images
 
 RECORDED = ("loss", "train_accuracy", "test_accuracy")
 
@@ -36,9 +36,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "learning_rate", "size"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        check_counts(epochs=self.epochs, batch_size=self.batch_size, size=self.size)
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}, expected a positive number")
         for name, below in [("weight_decay", float("inf")), ("label_smoothing", 1)]:
             if not 0 <= getattr(self, name) < below:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < {below}")
@@ -167,7 +167,8 @@ def train(model, data, settings, *, test=None, checkpoint=None, description="Tra
 
     done = len(history["loss"])
     total = settings.epochs * steps
-    with runtime.progress(None, description, total, initial=done * steps) as bar:
+    bar = runtime.progress(None, description, total, initial=done * steps)
+    with bar, runtime.naming_memory("batch_size", settings.batch_size):
         for epoch in range(done, settings.epochs):
             # The order, the views and the dropout of an epoch depend on its number alone.
             torch.manual_seed(settings.seed * 1_000_003 + epoch)

@@ -1,6 +1,7 @@
 """Write the results and pictures of README.md from figures/full/: `python -m dlapps.readme`."""
 
 import json
+import math
 import re
 import sys
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def cell(entry):
     if isinstance(value, int):
         return f"{value:,}"
     decimals = 3 if abs(value) < 10 else 1
+    if deviation and not round(deviation, decimals):  # "± 0.000" would say that there is none
+        decimals = math.ceil(-math.log10(deviation))
     text = f"{value:.{decimals}f}"
     return text if deviation is None else f"{text} ± {deviation:.{decimals}f}"
 

@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 import warnings
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -63,11 +64,12 @@ def data_root():
 def writable_data_root():
     """Return the folder for downloads and caches: `data_root()`, or `data/` if that is read-only.
 
-    Read-only means that no permission to write is set. The mode is asked, not the operating
-    system, because an administrator may write everywhere and yet should not write here.
+    Read-only means that this user may not write there, or that no permission to write is set: an
+    administrator, who may write everywhere, should not write there either.
     """
     root = data_root()
-    if root.exists() and not root.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+    anybody = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+    if root.exists() and not (root.stat().st_mode & anybody and os.access(root, os.W_OK)):
         return project_root() / "data"
     return root
 
@@ -196,6 +198,24 @@ def keep_on_drive(mount="/content/drive"):
         shutil.rmtree(here)
     here.parent.mkdir(exist_ok=True)
     here.symlink_to(there, target_is_directory=True)
+
+
+def _out_of_memory(error):
+    """Return whether an error says that the memory of the GPU or the computer is exhausted."""
+    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+@contextmanager
+def naming_memory(argument, value):
+    """Raise MemoryError that names the argument to lower where PyTorch runs out of memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise MemoryError(f"{argument} is {value}: out of memory, set a smaller one") from error
 
 
 def start(notebook, on_drive=False):

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from dlapps import runtime
-from dlapps.models.checks import check_images
+from dlapps.models.checks import check_counts, check_images
 from dlapps.models.gradients import check_labels, score_gradients
 
 
@@ -42,7 +42,7 @@ def smooth_gradient(network, images, labels, noise=0.15, samples=25, seed=0):
     """
     if not noise > 0:
         raise ValueError(f"noise is {noise}, expected a standard deviation above 0")
-    _check_count("samples", samples)
+    check_counts(samples=samples)
     check_images(images)
     images = images.detach()
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on any device
@@ -67,7 +67,7 @@ def integrated_gradients(network, images, labels, baseline=0.0, steps=50):
 
     Sundararajan, Taly, Yan: "Axiomatic Attribution for Deep Networks", ICML 2017, eq. 1.
     """
-    _check_count("steps", steps)
+    check_counts(steps=steps)
     check_images(images)
     images = images.detach()
     baseline = torch.as_tensor(baseline).to(images)
@@ -102,8 +102,11 @@ def grad_cam(network, images, labels, layer=None):
     """
     check_images(images)
     images = images.detach()
-    layer = map_layers(network, images[:1])[-1] if layer is None else layer
-    with torch.enable_grad():
+    if layer is None:
+        layer = map_layers(network, images[:1])[-1]
+    elif layer not in network.layers:
+        raise ValueError(f"layer is {layer!r}, expected one of {', '.join(network.layers)}")
+    with torch.enable_grad(), runtime.naming_memory("images", f"a batch of {len(images)}"):
         # The weights may be frozen: it is the image that makes the maps differentiable.
         found = network.activations(images.requires_grad_(), [layer, network.layers[-1]])
         maps, scores = found[layer], found[network.layers[-1]].flatten(1)
@@ -124,8 +127,3 @@ def map_layers(network, images):
 
 def _has_space(output):
     return output.ndim == 4 and output.shape[2:] != (1, 1)
-
-
-def _check_count(name, value):
-    if value < 1:
-        raise ValueError(f"{name} is {value}, expected at least 1")

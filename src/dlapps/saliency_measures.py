@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
-from dlapps.models.checks import check_images
+from dlapps.models.checks import check_counts, check_images
 from dlapps.models.gradients import check_labels
 
 
@@ -23,21 +23,22 @@ def perturbation_curves(network, images, labels, maps, mode, steps=28):
 
     images: float (N, 3, H, W) in [0, 1]; labels: integers (N,); maps: (N, H, W), larger where it
     matters more; equal values keep the order of the pixels.
-    Raises ValueError for another mode, maps of another shape or with NaN.
+    Raises ValueError for another mode, maps of another shape or with NaN, images below 31 pixels.
 
     Petsiuk, Das, Saenko: "RISE: Randomized Input Sampling for Explanation of Black-box Models",
     BMVC 2018, section 4.1.
     """
     if mode not in ("deletion", "insertion"):
         raise ValueError(f"mode is {mode!r}, expected 'deletion' or 'insertion'")
+    check_counts(steps=steps)
     check_images(images)
+    blurred = blur(images)
     maps = torch.as_tensor(maps).to(images)
     if maps.shape != (len(images), *images.shape[2:]) or not maps.isfinite().all():
         raise ValueError(
             f"maps has shape {tuple(maps.shape)}, expected "
             f"{(len(images), *images.shape[2:])}, finite"
         )
-    blurred = blur(images)
     start, end = (images, blurred) if mode == "deletion" else (blurred, images)
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     rank = order.argsort(dim=1).view_as(maps)[:, None]
@@ -52,8 +53,16 @@ def perturbation_curves(network, images, labels, maps, mode, steps=28):
 
 
 def blur(images, sigma=10.0):
-    """Return images (N, 3, H, W) in [0, 1] blurred so far that nothing in them is recognised."""
-    return transforms.gaussian_blur(images, [2 * round(3 * sigma) + 1] * 2, [sigma] * 2).clamp(0, 1)
+    """Return images (N, 3, H, W) in [0, 1] blurred so far that nothing in them is recognised.
+
+    Raises ValueError for images too small to be blurred by `sigma` pixels.
+    """
+    reach = round(3 * sigma)
+    if min(images.shape[2:]) <= reach:
+        raise ValueError(
+            f"images has shape {tuple(images.shape)}, expected sides above {reach} pixels"
+        )
+    return transforms.gaussian_blur(images, [2 * reach + 1] * 2, [sigma] * 2).clamp(0, 1)
 
 
 def area(curves):

@@ -21,6 +21,7 @@ from sklearn.svm import LinearSVC
 from torch import nn
 
 from dlapps import runtime
+from dlapps.models.checks import check_counts
 
 NORMALISATIONS = ("raw", "l2", "signed root")
 
@@ -79,10 +80,15 @@ def top_k(network, images, k=5):
     """Return the k most probable classes of each image, the most probable first.
 
     `images` (N, 3, H, W) are floats in [0, 1], as `network.prepare` makes them. The result is a
-    list of N lists of k class names and a float array (N, k) of their softmax probabilities.
+    list of N lists of k class names and a float array (N, k) of their softmax probabilities. Raises
+    TypeError or ValueError for other images and for a k that is no number of classes.
     """
+    check_counts(k=k)
     with torch.inference_mode():
-        probabilities, classes = network(images).softmax(1).topk(k)
+        probabilities = network(images).softmax(1)
+    if k > probabilities.shape[1]:
+        raise ValueError(f"k is {k}, expected at most the {probabilities.shape[1]} classes")
+    probabilities, classes = probabilities.topk(k)
     names = [[network.categories[c] for c in row] for row in classes.tolist()]
     return names, probabilities.cpu().numpy()
 
@@ -161,9 +167,12 @@ def fit_linear_svm(features, labels, C=1.0, seed=0, normalisation="l2"):
     leaves the rows as they are.
     Returns a scikit-learn pipeline of both steps, so that nothing is ever classified that was not
     normalised. `C` weighs the errors against the margin; `seed` orders the solver's steps.
-    Raises ValueError for another normalisation and for rows that `check_rows` refuses.
+    Raises ValueError for another normalisation, a C that is not positive, and for rows that
+    `check_rows` refuses.
     """
     features, labels = check_rows(features, labels)
+    if not (C > 0 and np.isfinite(C)):
+        raise ValueError(f"C is {C}, expected a positive number")
     # Both problems have the same solution. The dual is found faster for rows of length 1, but only
     # after very many steps for long ones.
     svm = LinearSVC(C=C, dual=normalisation != "raw", random_state=seed, max_iter=10_000)
@@ -188,12 +197,14 @@ def _signed_root(features):
 
 
 def evaluate(classifier, features, labels):
-    """Return the `Evaluation` of a fitted classifier of K >= 3 classes on features (N, D).
+    """Return the `Evaluation` of a fitted classifier on features (N, D).
 
     Raises ValueError for rows that `check_rows` refuses.
     """
     features, labels = check_rows(features, labels)
     scores = classifier.decision_function(features)
+    if scores.ndim == 1:  # of two classes, scikit-learn gives the second one's score only
+        scores = np.stack([-scores, scores], axis=1)
     predictions = classifier.classes_[scores.argmax(1)]
     second, first = np.sort(scores, axis=1)[:, -2:].T
     return Evaluation(
@@ -224,6 +235,7 @@ def random_splits(labels, per_class=100, count=10, seed=0):
 
     Raises ValueError if a class has not more than `per_class` images.
     """
+    check_counts(per_class=per_class, count=count)
     labels = np.asarray(labels)
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() <= per_class:

@@ -15,6 +15,7 @@ from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MODES = ("RGB", "L")
 PIXEL_LIMIT = 50_000_000  # a photograph of 50 megapixels; above it, most likely a trap
+LISTED = 10  # of the images that cannot be read, so many are named
 
 
 def load(folder, split="train", size=None, mode="RGB"):
@@ -73,7 +74,7 @@ def read_images(paths, root, size, mode, crop=False):
 
     crop: take the centre square; otherwise the whole picture is resized, whatever its shape.
     The cache lies in the folder for downloads and holds for these names below `root`, byte sizes
-    and times. Raises DatasetError, naming the file, for an image that cannot be read.
+    and times. Raises DatasetError if images cannot be read: how many, and what ails each.
     """
     stats = [path.stat() for path in paths]
     listing = [
@@ -86,14 +87,27 @@ def read_images(paths, root, size, mode, crop=False):
     if images is not None:
         return images
 
+    broken = []
+
     def read(path):
-        return read_image(path, mode, size, crop)
+        try:
+            return read_image(path, mode, size, crop)
+        except DatasetError as error:
+            broken.append(str(error))
 
     images = torch.empty(len(paths), len(mode), size, size, dtype=torch.uint8)
     with ThreadPool(os.cpu_count()) as pool:
         decoded = pool.imap(read, paths, chunksize=8)
         for i, image in enumerate(runtime.progress(decoded, "Reading images", len(paths))):
-            images[i] = image
+            if image is not None:
+                images[i] = image
+    if broken:
+        listed = "\n".join(f"  {reason}" for reason in sorted(broken)[:LISTED])
+        more = f"\n  and {len(broken) - LISTED} more" if len(broken) > LISTED else ""
+        raise DatasetError(
+            f"{len(broken)} of {len(paths)} images in {root} cannot be used; replace or delete "
+            f"these files:\n{listed}{more}"
+        )
     save_checkpoint(cache, key, images)
     return images
 

@@ -1,6 +1,17 @@
-"""Checks of the images that networks are given."""
+"""Checks of the images that networks are given, and of how many of anything."""
+
+from numbers import Integral
 
 import torch
+
+
+def check_counts(**values):
+    """Raise TypeError or ValueError unless each value is a whole number of at least 1."""
+    for name, value in values.items():
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}, expected a whole number")
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
 
 
 def check_images(images, channels=3, name="images"):

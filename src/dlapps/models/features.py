@@ -8,7 +8,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dlapps import runtime
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
-from dlapps.models.checks import check_sizes, check_uint8_images
+from dlapps.models.checks import check_counts, check_sizes, check_uint8_images
 
 SAVED_EVERY = 512  # images: at most so many are computed anew after an interruption
 
@@ -35,7 +35,8 @@ def extract(
 
     Batch norms are folded into their convolutions, which changes the features by rounding only.
     dtype: float32, or bfloat16 or float16 to run the network under autocast.
-    batch_size: by default 4 on a CPU, whose caches hold the maps of few images, 64 on a GPU.
+    batch_size: by default 4 on a CPU, whose caches hold the maps of few images, 64 on a GPU. It is
+    halved, with a word, as often as the memory does not suffice.
     quiet: show no progress bar.
     With `cache` the features are kept in <data>/cache/, under a name that stands for the images,
     the network's weights and code and all settings. They are read from there the next time; an
@@ -47,9 +48,7 @@ def extract(
     device = network.mean.device
     if batch_size is None:
         batch_size = 4 if device.type == "cpu" else 64
-    for name, value in {"batch_size": batch_size, "bands": bands}.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
+    check_counts(batch_size=batch_size, bands=bands)
     layers = list(layers)
     if not layers:
         raise ValueError(f"layers is empty, expected names from {', '.join(network.layers)}")
@@ -76,19 +75,28 @@ def extract(
             parts.append(kept)
 
     folded = fold_batch_norms(network, layers)
-    batches = images[done:].split(batch_size)
     bar = runtime.progress(
         None, f"features of {network.title}", len(images), initial=done, disable=quiet
     )
     unsaved = 0
     half = None if dtype == torch.float32 else dtype
     with bar, torch.inference_mode(), torch.autocast(device.type, half, enabled=half is not None):
-        for batch in batches:
-            views = [
-                folded.features(view, layers, bands)
-                for size in sizes
-                for view in _views(folded, batch, size, mirrored)
-            ]
+        while done < len(images):
+            batch = images[done : done + batch_size]
+            try:
+                with runtime.naming_memory("batch_size", batch_size):
+                    views = [
+                        folded.features(view, layers, bands)
+                        for size in sizes
+                        for view in _views(folded, batch, size, mirrored)
+                    ]
+            except MemoryError as error:
+                if batch_size == 1:
+                    raise MemoryError(f"sizes is {sizes}: out of memory for one image") from error
+                batch_size //= 2
+                print(f"Out of memory: going on with batch_size {batch_size}.")
+                continue
+            done += len(batch)
             means = {
                 layer: torch.stack([view[layer].float() for view in views]).mean(0).cpu()
                 for layer in layers

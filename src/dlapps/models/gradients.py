@@ -2,6 +2,7 @@
 
 import torch
 
+from dlapps import runtime
 from dlapps.models.checks import check_images
 
 
@@ -11,11 +12,11 @@ def score_gradients(network, images, labels):
     One backward pass serves the whole batch: an image's score depends on no other image, so the
     gradient of the sum of the scores holds every image's own gradient.
     Raises TypeError or ValueError for images that are not float (N, 3, H, W) in [0, 1], N at least
-    1, and for labels that are not N integers among the K classes.
+    1, and for labels that are not N integers among the K classes; MemoryError for too many images.
     """
     check_images(images)
     images = images.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), runtime.naming_memory("images", f"a batch of {len(images)}"):
         scores = network(images)
         labels = check_labels(labels, *scores.shape).to(scores.device)
         (gradients,) = torch.autograd.grad(scores.gather(1, labels[:, None]).sum(), images)
@@ -30,7 +31,10 @@ def unit(vectors):
 
 def check_labels(labels, count, classes, name="labels"):
     """Return `labels` as an int64 tensor; raise unless it is `count` integers below `classes`."""
-    labels = torch.as_tensor(labels)
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} is {labels!r}, expected integers") from None
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"{name} is {labels.dtype}, expected integers")
     if labels.shape != (count,):
