@@ -1,6 +1,5 @@
 """Two ways to do the same work, timed in turns in one process: what all benchmarks here share."""
 
-import json
 import statistics
 import time
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import torch
 
 from dlapps import runtime
-from dlapps.files import atomic_path
+from dlapps.files import write_json
 
 FOLDER = Path(__file__).resolve().parent / "results"
 
@@ -79,9 +78,7 @@ def machine():
 
 def save(name, rows):
     """Write results/<name>.json: the machine, and the rows of a benchmark."""
-    with atomic_path(FOLDER / f"{name}.json") as temporary:
-        text = json.dumps({"machine": machine(), "rows": rows}, indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(FOLDER / f"{name}.json", {"machine": machine(), "rows": rows})
 
 
 def table(rows):

@@ -131,9 +131,8 @@ def draw(found, path):
 def table(found):
     """Return the points as a Markdown table."""
     lines = ["| task | count | seconds | MiB more |", "|---|---|---|---|"]
-    for task, points in found.items():
-        _, name, _, unit = TASKS[task]
-        for one in points:
+    for task, (_, name, _, unit) in TASKS.items():
+        for one in found[task]:
             lines.append(
                 f"| {name} | {one['count']:,} {unit} | {one['seconds']:.2f} | {one['MiB']:.0f} |"
             )

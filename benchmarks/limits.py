@@ -122,7 +122,7 @@ def rows():
                 "billion operations": operations / 1e9,
                 "share of the peak": operations / seconds / best,
                 "peak in billion operations a second": best / 1e9,
-                "slowest": {operator: share for operator, share in slowest},
+                "slowest": slowest,
                 "next lever": lever,
             }
         )
@@ -137,7 +137,7 @@ def table(rows):
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        slowest = ", ".join(f"{name} {share:.0%}" for name, share in row["slowest"].items())
+        slowest = ", ".join(f"{name} {share:.0%}" for name, share in row["slowest"])
         lines.append(
             f"| {row['work']} | {row['seconds']:.3f} | {row['billion operations']:.1f} | "
             f"**{row['share of the peak']:.0%}** | {slowest} | {row['next lever']} |"
