@@ -1,6 +1,7 @@
 """Variants of a GAN as entries of a list, trained and measured one by one, or many at once."""
 
 import re
+import zlib
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -74,6 +75,7 @@ def run(variant, ground, folder, snapshots=()):
     `gan_training.History`), and the generator's state dict.
     """
     name = re.sub("[^a-z0-9]+", "_", variant.name.lower()).strip("_")
+    name += f"-{zlib.crc32(variant.name.encode()):08x}"  # "rate × 10" and "rate ÷ 10" are two
     path = folder / f"{name}-result.pt"
     generator, discriminator = variant.networks()
     settings = gan_training.Settings(**variant.settings)
