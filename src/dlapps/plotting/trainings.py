@@ -24,6 +24,8 @@ def training_sheet(snapshots, panels, title, columns=10):
     for ax, ((name, y_label), series) in zip(
         below.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
-        draw_curves(ax, series, "iteration", y_label, name)
+        draw_curves(ax, series, "iteration", y_label, name, legend=False)
+        # Below: in a panel as small there is no place that is free in every training.
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=len(series))
     figure.suptitle(title)
     return figure
