@@ -347,35 +347,38 @@ def zip_link(name):
     return member
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (zip_of({"../out.txt": b"x"}), "leads out"),
-        (zip_of({"a/../../out.txt": b"x"}), "leads out"),
-        (zip_of({"/out.txt": b"x"}), "leads out"),
-        (zip_of({"..\\out.txt": b"x"}), "leads out"),
-        (zip_of({"C:\\out.txt": b"x"}), "leads out"),
-        (zip_of({zip_link("l.txt"): "/etc/passwd"}), "link"),
-        (tgz_of([("../out.txt", b"x")]), "leads out"),
-        (tgz_of([("/out.txt", b"x")]), "leads out"),
-        (tgz_of([(link("l.txt", "/etc"), b""), ("l.txt/out.txt", b"x")]), "link"),
-        (tgz_of([(link("l.txt", "../out.txt", tarfile.LNKTYPE), b"")]), "link"),
-        (tgz_of([(link("l.txt", "", tarfile.CHRTYPE), b"")]), "device"),
-        (tgz_of([(link("l.txt", "", tarfile.FIFOTYPE), b"")]), "device"),
-        (zip_of({"big.txt": bytes(2**20)}), "more than"),
-        (tgz_of([("big.txt", bytes(2**20))]), "more than"),
-        (zip_of({str(i): b"" for i in range(9)}), "more than 8 files"),
-        (tgz_of([(str(i), b"") for i in range(9)]), "more than 8 files"),
-        (lying_zip(bytes(2**20), 1000), "CRC"),
-        (tar_note(tarfile.GNUTYPE_LONGNAME, 70_000), "declares 70,000 bytes"),
-        (tar_note(tarfile.XHDTYPE, 70_000), "declares 70,000 bytes"),
-        (tar_note(tarfile.REGTYPE, -1024), "declares -1,024 bytes"),
-        (zip_of({"a.txt": b"x" * 1000})[:-30], "zip"),
-        (tgz_of([("a.txt", CONTENT)])[:-50], "EOFError"),
-        (b"", "zip or tar"),
-        (b"no archive at all", "zip or tar"),
-    ],
-)
+HARMFUL = {
+    "zip: parent": (zip_of({"../out.txt": b"x"}), "leads out"),
+    "zip: parent below": (zip_of({"a/../../out.txt": b"x"}), "leads out"),
+    "zip: absolute": (zip_of({"/out.txt": b"x"}), "leads out"),
+    "zip: backslash": (zip_of({"..\\out.txt": b"x"}), "leads out"),
+    "zip: drive": (zip_of({"C:\\out.txt": b"x"}), "leads out"),
+    "zip: link": (zip_of({zip_link("l.txt"): "/etc/passwd"}), "link"),
+    "tgz: parent": (tgz_of([("../out.txt", b"x")]), "leads out"),
+    "tgz: absolute": (tgz_of([("/out.txt", b"x")]), "leads out"),
+    "tgz: through a link": (
+        tgz_of([(link("l.txt", "/etc"), b""), ("l.txt/out.txt", b"x")]),
+        "link",
+    ),
+    "tgz: hard link": (tgz_of([(link("l.txt", "../out.txt", tarfile.LNKTYPE), b"")]), "link"),
+    "tgz: device": (tgz_of([(link("l.txt", "", tarfile.CHRTYPE), b"")]), "device"),
+    "tgz: pipe": (tgz_of([(link("l.txt", "", tarfile.FIFOTYPE), b"")]), "device"),
+    "zip: bomb": (zip_of({"big.txt": bytes(2**20)}), "more than"),
+    "tgz: bomb": (tgz_of([("big.txt", bytes(2**20))]), "more than"),
+    "zip: many": (zip_of({str(i): b"" for i in range(9)}), "more than 8 files"),
+    "tgz: many": (tgz_of([(str(i), b"") for i in range(9)]), "more than 8 files"),
+    "zip: lying size": (lying_zip(bytes(2**20), 1000), "CRC"),
+    "tar: long name": (tar_note(tarfile.GNUTYPE_LONGNAME, 70_000), "declares 70,000 bytes"),
+    "tar: long header": (tar_note(tarfile.XHDTYPE, 70_000), "declares 70,000 bytes"),
+    "tar: negative size": (tar_note(tarfile.REGTYPE, -1024), "declares -1,024 bytes"),
+    "zip: cut": (zip_of({"a.txt": b"x" * 1000})[:-30], "zip"),
+    "tgz: cut": (tgz_of([("a.txt", CONTENT)])[:-50], "EOFError"),
+    "empty": (b"", "zip or tar"),
+    "text": (b"no archive at all", "zip or tar"),
+}
+
+
+@pytest.mark.parametrize(("content", "reason"), HARMFUL.values(), ids=HARMFUL)
 def test_extract_refuses(tmp_path, monkeypatch, content, reason):
     monkeypatch.setattr(download, "UNPACKED_LIMIT", 2**20 - 1)
     monkeypatch.setattr(download, "MEMBER_LIMIT", 8)
