@@ -101,6 +101,36 @@ def test_the_label_changes_the_image_and_the_verdict():
     assert discriminator(image, three) != discriminator(image, five)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_cdcgan_is_the_convolution_of_joined_maps(training, monkeypatch):
+    monkeypatch.setattr(gans, "_one_hot", lambda labels, *_: F.one_hot(labels, 10).double())
+    labels = torch.tensor([3, 5, 3, 9, 3, 5])
+    one_hot = F.one_hot(labels, 10).double()[:, :, None, None]
+    z, images = torch.randn(6, 8).double(), torch.rand(6, 1, 32, 32).double()
+
+    def joined(generator, discriminator):
+        maps = [generator.noise_branch(z[:, :, None, None]), generator.label_branch(one_hot)]
+        drawn = (generator.body(torch.cat(maps, 1)) + 1) / 2
+        label_maps = discriminator.label_branch(one_hot.expand(-1, -1, 32, 32))
+        maps = [discriminator.image_branch(2 * images - 1), label_maps]
+        return drawn, discriminator.body(torch.cat(maps, 1)).flatten()
+
+    def as_used(generator, discriminator):
+        return generator(z, labels), discriminator(images, labels)
+
+    results = []
+    for forward in (joined, as_used):
+        networks = [network.double().train(training) for network in conditional_pair()]
+        outputs = forward(*networks)
+        torch.manual_seed(1)
+        loss = sum((output * torch.rand_like(output)).sum() for output in outputs)
+        loss.backward()
+        gradients = [p.grad for network in networks for p in network.parameters()]
+        averages = [b for network in networks for b in network.buffers()]
+        results.append([*outputs, *gradients, *averages])
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("z", "labels", "message"),
     [

@@ -57,6 +57,23 @@ def _one_hot(labels, classes, count):
     return F.one_hot(labels, classes).float()
 
 
+def _convolve_joined(convolution, maps, label_maps, labels):
+    """Return convolution(torch.cat([maps, label_maps], 1)), where images of a label share its maps.
+
+    A convolution of joined maps is the sum of the convolutions of both. The second is the same for
+    all images of a label and is computed once for each: of a batch of 128 digits that saves nearly
+    half the multiplications.
+    """
+    transposed = isinstance(convolution, nn.ConvTranspose2d)
+    convolve = F.conv_transpose2d if transposed else F.conv2d
+    weights = convolution.weight.split((maps.shape[1], label_maps.shape[1]), 0 if transposed else 1)
+    options = {"stride": convolution.stride, "padding": convolution.padding}
+    first_of_its_label = (labels[:, None] == labels).int().argmax(1)
+    chosen, places = first_of_its_label.unique(return_inverse=True)
+    of_labels = convolve(label_maps.index_select(0, chosen), weights[1], **options)
+    return convolve(maps, weights[0], **options) + of_labels.index_select(0, places)
+
+
 def _check_size(size):
     if size not in SIZES:
         raise ValueError(f"size is {size}, expected one of {', '.join(map(str, SIZES))}")
@@ -131,11 +148,12 @@ class ConditionalDCGANGenerator(nn.Module):
         """Return images in [0, 1] for noise (N, latent) and int64 labels (N,)."""
         _check_noise(z, self.latent)
         y = _one_hot(labels, self.classes, len(z))
-        branches = self.noise_branch, self.label_branch
-        joined = torch.cat(
-            [b(x[:, :, None, None]) for b, x in zip(branches, (z, y), strict=True)], 1
+        of_noise, of_label = (
+            branch(x[:, :, None, None])
+            for branch, x in ((self.noise_branch, z), (self.label_branch, y))
         )
-        return (self.body(joined) + 1) / 2
+        joined = _convolve_joined(self.body[0][0], of_noise, of_label, labels)
+        return (self.body[1:](self.body[0][1:](joined)) + 1) / 2
 
 
 class ConditionalDCGANDiscriminator(nn.Module):
@@ -159,8 +177,9 @@ class ConditionalDCGANDiscriminator(nn.Module):
         _check_pixels(images, self.channels, 32)
         y = _one_hot(labels, self.classes, len(images))[:, :, None, None]
         y = y.expand(-1, -1, *images.shape[2:])
-        joined = torch.cat([self.image_branch(2 * images - 1), self.label_branch(y)], 1)
-        return self.body(joined).flatten()
+        of_images, of_label = self.image_branch(2 * images - 1), self.label_branch(y)
+        joined = _convolve_joined(self.body[0][0], of_images, of_label, labels)
+        return self.body[1:](self.body[0][1:](joined)).flatten()
 
 
 def _layer(inputs, outputs):
