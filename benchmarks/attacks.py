@@ -1,5 +1,7 @@
 """Attacks to random targets, beside torchattacks: the time until all images are fooled."""
 
+import copy
+
 import torch
 import torchattacks
 from compare import compare
@@ -10,8 +12,9 @@ from dlapps.models import pretrained
 
 def rows():
     """Return a row for each pair of attacks that reach the same with changes as short."""
+    network = pretrained.load("efficientnet_lite0")
     # Channel after channel: some of torchattacks view their gradients as rows.
-    network = pretrained.load("efficientnet_lite0").to(memory_format=torch.contiguous_format)
+    theirs_network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     photographs = datasets.load(runtime.pick(quick="photos", full="imagenet-25"), split="test")
     images = network.prepare(photographs.images).contiguous()
     with torch.no_grad():
@@ -32,19 +35,19 @@ def rows():
         "PGD, l∞ 8/255, at most 40 steps": (
             ours(adversarial.pgd),
             "PGD",
-            theirs(torchattacks.PGD(network, eps=8 / 255, alpha=2 / 255, steps=40)),
+            theirs(torchattacks.PGD(theirs_network, eps=8 / 255, alpha=2 / 255, steps=40)),
             1.5,
         ),
         "PGD, l2 2.0, at most 40 steps": (
             ours(adversarial.pgd, norm="l2", epsilon=2.0),
             "PGDL2",
-            theirs(torchattacks.PGDL2(network, eps=2.0, alpha=0.2, steps=40)),
+            theirs(torchattacks.PGDL2(theirs_network, eps=2.0, alpha=0.2, steps=40)),
             1.5,
         ),
         "shortest change, DDN with 20 gradients": (
             ours(adversarial.minimal_norm, steps=20),
             "CW, c = 1, 100 steps",
-            theirs(torchattacks.CW(network, c=1, steps=100, lr=0.01)),
+            theirs(torchattacks.CW(theirs_network, c=1, steps=100, lr=0.01)),
             5.0,
         ),
     }

@@ -22,10 +22,10 @@ def synchronised_clock():
 def alternate(ours, theirs, rounds=5):
     """Call both in turns, ours first; return the ratios of their times to ours, and the times.
 
-    One call each goes before, untimed: it pays for what later ones find prepared. A turn's ratio
-    compares calls that follow each other, so that a machine which slows down slows both.
+    Both were called before, for their results: that pays for what later calls find prepared. A
+    turn's ratio compares calls that follow each other, so that a machine which slows down slows
+    both.
     """
-    ours(), theirs()
     times = []
     for _ in range(rounds):
         moments = [synchronised_clock()]
