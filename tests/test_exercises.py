@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -131,25 +132,28 @@ def run(folder, notebook, name):
 
 
 @pytest.fixture(scope="session")
-def unchanged(request, tmp_path_factory):
-    """Run the notebook that is asked for in a copy of the repository; return folder and numbers."""
-    folder = tmp_path_factory.mktemp(request.param) / "repository"
-    shutil.copytree(ROOT / "src", folder / "src")
-    (folder / "notebooks").mkdir()
-    for file in ("pyproject.toml", "requirements.txt"):
-        shutil.copy(ROOT / file, folder)
-    return folder, run(folder, read(request.param), request.param)
+def unchanged(tmp_path_factory):
+    """Return a function that runs a notebook in a copy of the repository, once for all its tests.
+
+    It returns the copy's folder and {key: number}.
+    """
+
+    @cache
+    def run_unchanged(name):
+        folder = tmp_path_factory.mktemp(name) / "repository"
+        shutil.copytree(ROOT / "src", folder / "src")
+        (folder / "notebooks").mkdir()
+        for file in ("pyproject.toml", "requirements.txt"):
+            shutil.copy(ROOT / file, folder)
+        return folder, run(folder, read(name), name)
+
+    return run_unchanged
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("unchanged", "exercise"),
-    [(exercise.notebook, exercise) for exercise in EXERCISES],
-    indirect=["unchanged"],
-    ids=map(str, EXERCISES),
-)
-def test_has_the_effect_that_it_names(unchanged, exercise, tmp_path):
-    folder, before = unchanged
+@each_exercise
+def test_has_the_effect_that_it_names(exercise, unchanged, tmp_path):
+    folder, before = unchanged(exercise.notebook)
     # With its checkpoints and features: a student has run the notebook before, too.
     shutil.copytree(folder, tmp_path / "repository")
     notebook = read(exercise.notebook)
