@@ -110,12 +110,14 @@ def versions():
 
 
 def _processor():
+    name = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")  # where Linux keeps what platform does not tell
     if information.exists():
-        model = re.search(r"^model name\s*: (.+)$", information.read_text(), re.MULTILINE)
-        if model:
-            return model[1]
-    return platform.processor() or platform.machine()
+        found = dict(re.findall(r"^(\w[\w ]*\w)\s*: (.+)$", information.read_text(), re.MULTILINE))
+        name = found.get("model name", name)
+        # Virtual machines shorten the name: that of two generations may be the same.
+        name += "".join(f", {k} {found[k]}" for k in ("cpu family", "model") if k in found)
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def checkpoint_path(notebook, name):
