@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import tempfile
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def dann_rows():
 
     def usual():
         network = copy.deepcopy(start).to(device).train()
-        optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+        optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate)
         orders = [
             torch.randperm(count, generator=torch.Generator().manual_seed(domain))
             for domain in (0, 1)
@@ -85,7 +86,10 @@ def dann_rows():
         criterion = nn.BCEWithLogitsLoss()
         total = 0.0
         for step, ((x, y), (other, _)) in enumerate(zip(*loaders, strict=True)):
-            factor = adaptation.reversal_schedule(step / len(loaders[0]))
+            progress = step / len(loaders[0])
+            factor = adaptation.reversal_schedule(progress)
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
             features = network.features(x.to(device))
             label_loss = nn.functional.cross_entropy(
                 network.label_classifier(features), y.to(device)
@@ -99,8 +103,8 @@ def dann_rows():
             optimizer.step()
             total += label_loss.item()
         ends["usual"] = total / len(loaders[0])
-        for test in tests:
-            adaptation.accuracy(network, test)
+        adaptation.accuracy(network, tests[0])
+        adaptation.accuracy(adaptation.with_statistics_of(network, target.images), tests[1])
 
     ours(), usual()
     return [
