@@ -29,7 +29,8 @@ def rows():
         ).sum(1)
 
     def captums_smooth():
-        method = attr.NoiseTunnel(attr.Saliency(network))
+        # Captum's noise leaves the range of images, which ours is clipped to.
+        method = attr.NoiseTunnel(attr.Saliency(lambda noisy: network(noisy.clamp(0, 1))))
         return method.attribute(
             images,
             nt_type="smoothgrad",
