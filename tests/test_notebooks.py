@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dlapps import execute
+from dlapps import execute, grade
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -99,6 +99,7 @@ def test_runs_in_the_quick_profile(name, tmp_path, monkeypatch, capsys):
 
     executed = nbformat.read(tmp_path / "quick" / f"{name}.ipynb", as_version=4)
     assert (tmp_path / "quick" / f"{name}.html").stat().st_size > 0
+    assert not grade.unanswered(executed)
     for output in (output for cell in executed.cells for output in cell.get("outputs", [])):
         assert output.output_type != "error"
         assert output.get("name") != "stderr", f"a warning: {output.text}"
