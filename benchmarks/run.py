@@ -9,6 +9,7 @@ their sizes as in the notebooks.
 import argparse
 import importlib
 import json
+from contextlib import nullcontext
 
 import compare
 
@@ -31,7 +32,9 @@ def main():
     parser.add_argument("--only", nargs="+", choices=TITLES, default=list(TITLES))
     for name in parser.parse_args().only:
         runtime.seed_everything(0)
-        compare.save(name, importlib.import_module(name).rows())
+        module = importlib.import_module(name)
+        with compare.peer_of(name) if hasattr(module, "compare") else nullcontext():
+            compare.save(name, module.rows())
     write_page()
 
 
@@ -39,9 +42,9 @@ def write_page():
     """Write RESULTS.md from all results that are there."""
     parts = [
         "# Benchmarks",
-        "Written by `make bench`. Each row does the same work twice in one process, in turns: "
-        "by this package and by a peer. The number in bold is the median of the peer's time "
-        "divided by ours.",
+        "Written by `make bench`. Each row does the same work twice, in turns: by this package "
+        "and, in a second process that waits meanwhile, by a peer. The number in bold is the "
+        "median of the peer's time divided by ours.",
     ]
     for name, title in TITLES.items():
         path = compare.FOLDER / f"{name}.json"

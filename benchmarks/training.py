@@ -20,6 +20,27 @@ from dlapps.models import dann, gans
 BATCH = 64
 
 
+class JoinedGenerator(gans.ConditionalDCGANGenerator):
+    """cDCGAN's generator as it is usually written: the maps of noise and label as one tensor."""
+
+    def forward(self, z, labels):
+        y = nn.functional.one_hot(labels, self.classes).float()
+        branches = self.noise_branch(z[:, :, None, None]), self.label_branch(y[:, :, None, None])
+        return (self.body(torch.cat(branches, 1)) + 1) / 2
+
+
+class JoinedDiscriminator(gans.ConditionalDCGANDiscriminator):
+    """cDCGAN's discriminator as it is usually written: the maps of image and label as one."""
+
+    def forward(self, images, labels):
+        y = nn.functional.one_hot(labels, self.classes).float()[:, :, None, None]
+        branches = (
+            self.image_branch(2 * images - 1),
+            self.label_branch(y.expand(-1, -1, *images.shape[2:])),
+        )
+        return self.body(torch.cat(branches, 1)).flatten()
+
+
 # Our networks normalise by themselves: the usual step is done, but changes nothing.
 TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.0], [1.0])])
 
@@ -126,14 +147,21 @@ def gan_rows():
     device = runtime.device()
     rows = []
     models = {
-        "DCGAN": (20, gans.DCGANGenerator, gans.DCGANDiscriminator),
-        "cDCGAN": (4, gans.ConditionalDCGANGenerator, gans.ConditionalDCGANDiscriminator),
+        "DCGAN": (20, *2 * [(gans.DCGANGenerator, gans.DCGANDiscriminator)]),
+        "cDCGAN": (
+            4,
+            (gans.ConditionalDCGANGenerator, gans.ConditionalDCGANDiscriminator),
+            (JoinedGenerator, JoinedDiscriminator),
+        ),
     }
-    for name, (steps, *kinds) in models.items():
+    for name, (steps, kinds, usual_kinds) in models.items():
         settings = gan_training.Settings(epochs=1, batch_size=128)
         part = digits.subset(range(steps * settings.batch_size))
         torch.manual_seed(0)
         starts = [kind().apply(gans.init_weights) for kind in kinds]
+        usual_starts = [kind() for kind in usual_kinds]
+        for one, start in zip(usual_starts, starts, strict=True):
+            one.load_state_dict(start.state_dict())
         conditional = starts[0].classes is not None
         losses = {}
 
@@ -151,7 +179,11 @@ def gan_rows():
             losses["ours"] = history.records["discriminator_loss"][0]
 
         def usual(
-            starts=starts, part=part, conditional=conditional, settings=settings, losses=losses
+            starts=usual_starts,
+            part=part,
+            conditional=conditional,
+            settings=settings,
+            losses=losses,
         ):
             generator, discriminator = (n.to(device).train() for n in copy.deepcopy(starts))
             optimizers = [

@@ -1,7 +1,10 @@
 """Profiles, folders, seeds."""
 
 import importlib.machinery
+import platform
 import random
+import resource
+import subprocess
 import sys
 import types
 
@@ -79,6 +82,31 @@ def test_a_seed_repeats_python_numpy_and_torch():
 
     assert draw() == draw()
     assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_memory_that_was_freed_serves_the_next_tensors():
+    code = """
+import resource, sys, torch
+from dlapps import runtime
+
+if sys.argv[1] == "given back":
+    runtime.keep_freed_memory(False)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(40):
+    torch.zeros(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+    def new_bytes(freed):
+        command = [sys.executable, "-c", code, freed]
+        ended = subprocess.run(command, check=True, capture_output=True, text=True)
+        return int(ended.stdout) * resource.getpagesize()
+
+    size = 4 * 2**24
+    assert new_bytes("given back") >= 40 * size
+    # What lies between large tensors may stop a few from taking the place of the one before.
+    assert size <= new_bytes("kept") <= 10 * size
 
 
 def test_start_says_versions_and_that_there_is_no_gpu(monkeypatch, capsys):
