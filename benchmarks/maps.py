@@ -48,8 +48,9 @@ def rows():
         return attr.LayerAttribution.interpolate(found.relu(), images.shape[2:], "bilinear")[:, 0]
 
     def gradcams():
+        wanted = [ClassifierOutputTarget(label) for label in labels.tolist()]
         with GradCAM(model=network, target_layers=[module]) as cam:
-            maps = cam(images, [ClassifierOutputTarget(label) for label in labels.tolist()])
+            maps = cam(images.clone().requires_grad_(), wanted)
         return torch.as_tensor(maps)
 
     def ours_smooth():
