@@ -1,5 +1,7 @@
 """Saliency maps, beside Captum and pytorch-grad-cam."""
 
+import copy
+
 import torch
 from captum import attr
 from compare import apart, compare
@@ -20,17 +22,19 @@ def rows():
     with torch.no_grad():
         labels = network(images).argmax(1)
     layer = saliency.map_layers(network, images[:1])[-1]
-    module = network.module_of(layer)
+    # As a network usually lies in memory: that ours lies otherwise is part of what is compared.
+    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    module = plain.module_of(layer)
 
     def captums_integrated():
-        method = attr.IntegratedGradients(network)
+        method = attr.IntegratedGradients(plain)
         return method.attribute(
             images, images * 0, labels, n_steps=STEPS, internal_batch_size=len(images)
         ).sum(1)
 
     def captums_smooth():
         # Captum's noise leaves the range of images, which ours is clipped to.
-        method = attr.NoiseTunnel(attr.Saliency(lambda noisy: network(noisy.clamp(0, 1))))
+        method = attr.NoiseTunnel(attr.Saliency(lambda noisy: plain(noisy.clamp(0, 1))))
         return method.attribute(
             images,
             nt_type="smoothgrad",
@@ -43,13 +47,13 @@ def rows():
 
     def captums_cam():
         # The last layer's activation is called twice; Captum then takes the last call too.
-        found = attr.LayerGradCam(network, module).attribute(images, labels)
+        found = attr.LayerGradCam(plain, module).attribute(images, labels)
         found = found[-1] if isinstance(found, tuple) else found
         return attr.LayerAttribution.interpolate(found.relu(), images.shape[2:], "bilinear")[:, 0]
 
     def gradcams():
         wanted = [ClassifierOutputTarget(label) for label in labels.tolist()]
-        with GradCAM(model=network, target_layers=[module]) as cam:
+        with GradCAM(model=plain, target_layers=[module]) as cam:
             maps = cam(images.clone().requires_grad_(), wanted)
         return torch.as_tensor(maps)
 
@@ -71,23 +75,24 @@ def rows():
         return saliency.gradient(network, images, labels)
 
     def captums_gradient():
-        return attr.Saliency(network).attribute(images, labels).amax(1)
+        return attr.Saliency(plain).attribute(images, labels).amax(1)
 
     alike = torch.corrcoef(
         torch.stack([ours_smooth().flatten(), captums_smooth().abs().amax(1).flatten()])
     )[0, 1]
     said = "differ by {:.1e} of the largest value"
     title = f"{len(images)} of {photographs.name}, {network.title}"
+    captum = "Captum (NCHW)"
     pairs = [
-        ("gradient", "Captum", ours_gradient, captums_gradient, 1.0,
+        ("gradient", captum, ours_gradient, captums_gradient, 1.0,
          said.format(apart(ours_gradient(), captums_gradient()))),
-        (f"SmoothGrad, {SAMPLES} samples", "Captum", ours_smooth, captums_smooth, 1.5,
+        (f"SmoothGrad, {SAMPLES} samples", captum, ours_smooth, captums_smooth, 1.5,
          f"other noise; correlation {alike:.2f}"),
-        (f"integrated gradients, {STEPS} steps", "Captum", ours_integrated, captums_integrated, 1.5,
+        (f"integrated gradients, {STEPS} steps", captum, ours_integrated, captums_integrated, 1.5,
          said.format(apart(ours_integrated(), captums_integrated()))),
-        ("Grad-CAM", "Captum", ours_cam, captums_cam, 1.0,
+        ("Grad-CAM", captum, ours_cam, captums_cam, 1.0,
          said.format(apart(ours_cam(), captums_cam()))),
-        ("Grad-CAM", "pytorch-grad-cam", ours_cam, gradcams, 1.0,
+        ("Grad-CAM", "pytorch-grad-cam (NCHW)", ours_cam, gradcams, 1.0,
          said.format(apart(scaled(ours_cam()), gradcams())) + ", each map scaled to [0, 1]"),
     ]  # fmt: skip
     return [
