@@ -109,20 +109,27 @@ def rows():
 def draw(found, path):
     """Draw time and memory over the count, each as a multiple of the smallest one's."""
     plotting.style.apply()
-    figure, axes = plt.subplots(1, 2, figsize=(plotting.style.WIDTH, 3.2))
-    for ax, key, label in zip(axes, ("seconds", "MiB"), ("time", "memory"), strict=True):
-        series = {
+    panels = {
+        (name, f"times the {name}"): {
             TASKS[task][1]: (
                 [point["count"] / points[0]["count"] for point in points],
                 [max(point[key], 1e-3) / max(points[0][key], 1e-3) for point in points],
             )
             for task, points in found.items()
         }
-        plotting.draw_curves(
-            ax, series, "how many times as much work", f"how many times as much {label}"
-        )
-        ax.set(xscale="log", yscale="log")
-    figure.suptitle("Growth with the number of images or classes")
+        for key, name in {"seconds": "time", "MiB": "memory"}.items()
+    }
+    figure = plotting.curve_panels(
+        panels, "times the images or classes", "Growth (grey: as the work)", legend_columns=3
+    )
+    for ax in figure.axes:
+        doubling = [1, 2, 4, 8, 16]
+        ax.plot(doubling, doubling, color="0.8", linewidth=4, zorder=0)  # grows as the work does
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log", base=2)
+        ax.set(ylim=(0.5, 20), xticks=doubling, yticks=doubling)
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_major_formatter("{x:g}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
     plt.close(figure)

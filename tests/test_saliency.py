@@ -8,7 +8,7 @@ from captum import attr
 from captum.attr._core import noise_tunnel
 from torch import nn
 
-from dlapps import saliency
+from dlapps import runtime, saliency
 from dlapps.models import pretrained
 from dlapps.models.gradients import score_gradients
 
@@ -314,6 +314,22 @@ def test_every_method_is_batched_and_leaves_no_trace(method, options):
     assert torch.equal(images, before) and not images.requires_grad and images.grad is None
     assert all(p.grad is None and not p.requires_grad for p in network.parameters())
     assert not any(m._forward_hooks or m._backward_hooks for m in network.modules())
+
+
+@pytest.mark.parametrize("method", [*METHODS, saliency.grad_cam])
+def test_many_images_are_in_the_networks_memory_a_few_at_a_time(method, monkeypatch):
+    network, images, labels = real()
+    images, labels = images.repeat(3, 1, 1, 1)[:5], labels.repeat(3)[:5]
+    sizes = []
+    handle = network.body.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    maps = {}
+    for count in (8, 2):
+        monkeypatch.setattr(runtime, "images_at_once", lambda device, count=count: count)
+        maps[count] = method(network, images, labels)
+    handle.remove()
+    whole = sizes.index(2)
+    assert max(sizes[:whole]) == 5 and max(sizes[whole:]) == 2
+    assert relative_error(maps[2], maps[8]) < 1e-6
 
 
 @pytest.mark.parametrize("method", [*METHODS, saliency.grad_cam])

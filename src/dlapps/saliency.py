@@ -2,7 +2,8 @@
 
 Every method has one call shape, `method(network, images, labels, **options)`, and returns one map
 an image, (N, H, W). A network is in eval mode and gives class scores (N, K) for images
-(N, 3, H, W) in [0, 1]; no call changes it or the images. `dlapps.saliency_measures` judges maps.
+(N, 3, H, W) in [0, 1]; no call changes it or the images. However many images there are, no more
+than `runtime.images_at_once` are in the network's memory. `dlapps.saliency_measures` judges maps.
 """
 
 import numpy as np
@@ -24,7 +25,7 @@ def gradient(network, images, labels):
     Simonyan, Vedaldi, Zisserman: "Deep Inside Convolutional Networks: Visualising Image
     Classification Models and Saliency Maps", ICLR workshop 2014, section 3.1.
     """
-    _, gradients = score_gradients(network, images, labels)
+    gradients = _gradients(network, images, labels)
     return gradients.abs().amax(dim=1)
 
 
@@ -33,8 +34,8 @@ def smooth_gradient(network, images, labels, noise=0.15, samples=25, seed=0):
 
     noise: the standard deviation of the Gaussian noise, in pixel values; the copies are clipped to
     [0, 1]. The gradients are averaged with their signs, so that what chance adds cancels; then the
-    largest absolute value over the channels is taken, as in `gradient`. One copy of the batch is
-    in memory at a time. `seed` decides on the noise, which is the same for each image of a batch.
+    largest absolute value over the channels is taken, as in `gradient`. `seed` decides on the
+    noise, which is the same for each image.
     Raises as `score_gradients` does, and ValueError for `noise` or `samples` that is not positive.
 
     Smilkov, Thorat, Kim, Viégas, Wattenberg: "SmoothGrad: removing noise by adding noise", 2017,
@@ -49,8 +50,7 @@ def smooth_gradient(network, images, labels, noise=0.15, samples=25, seed=0):
     total = torch.zeros_like(images)
     for _ in runtime.progress(range(samples), "SmoothGrad"):
         change = noise * torch.randn(1, *images.shape[1:], generator=generator)
-        _, gradients = score_gradients(network, (images + change.to(images)).clamp(0, 1), labels)
-        total += gradients
+        total += _gradients(network, (images + change.to(images)).clamp(0, 1), labels)
     return (total / samples).abs().amax(dim=1)
 
 
@@ -61,8 +61,7 @@ def integrated_gradients(network, images, labels, baseline=0.0, steps=50):
 
     summed over the channels: a map has both signs, and its sum is score(x) - score(b) up to the
     error of the integration (completeness). baseline: an image b, (3, H, W) in [0, 1], or one pixel
-    value, by default black. The integral is a Gauss-Legendre sum of `steps` points, of which one
-    copy of the batch is in memory at a time.
+    value, by default black. The integral is a Gauss-Legendre sum of `steps` points.
     Raises as `score_gradients` does, and ValueError for another baseline or no steps.
 
     Sundararajan, Taly, Yan: "Axiomatic Attribution for Deep Networks", ICML 2017, eq. 1.
@@ -83,8 +82,7 @@ def integrated_gradients(network, images, labels, baseline=0.0, steps=50):
     points, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
     ways = zip(((1 + points) / 2).tolist(), (weights / 2).tolist(), strict=True)
     for part, weight in runtime.progress(ways, "integrated gradients", steps):
-        _, gradients = score_gradients(network, (baseline + part * change).clamp(0, 1), labels)
-        total += weight * gradients
+        total += weight * _gradients(network, (baseline + part * change).clamp(0, 1), labels)
     return (change * total).sum(1)
 
 
@@ -106,16 +104,25 @@ def grad_cam(network, images, labels, layer=None):
         layer = map_layers(network, images[:1])[-1]
     elif layer not in network.layers:
         raise ValueError(f"layer is {layer!r}, expected one of {', '.join(network.layers)}")
-    with torch.enable_grad(), runtime.naming_memory("images", f"a batch of {len(images)}"):
-        # The weights may be frozen: it is the image that makes the maps differentiable.
-        found = network.activations(images.requires_grad_(), [layer, network.layers[-1]])
-        maps, scores = found[layer], found[network.layers[-1]].flatten(1)
-        labels = check_labels(labels, *scores.shape).to(scores.device)
-        if not _has_space(maps):
-            raise ValueError(f"layer is {layer!r}, expected one whose output has height and width")
-        (gradients,) = torch.autograd.grad(scores.gather(1, labels[:, None]).sum(), maps)
-    weighted = F.relu((gradients.mean((2, 3), keepdim=True) * maps.detach()).sum(1, True))
-    return F.interpolate(weighted, images.shape[2:], mode="bilinear")[:, 0]
+    maps, count = [], runtime.images_at_once(images.device)
+    for part in images.split(count):
+        memory = runtime.naming_memory("images", f"a batch of {len(part)}")
+        with torch.enable_grad(), memory:
+            # The weights may be frozen: it is the image that makes the maps differentiable.
+            found = network.activations(part.requires_grad_(), [layer, network.layers[-1]])
+            active, scores = found[layer], found[network.layers[-1]].flatten(1)
+            if not maps:
+                labels = check_labels(labels, len(images), scores.shape[1]).to(scores.device)
+                of_parts = iter(labels.split(count))
+                if not _has_space(active):
+                    raise ValueError(
+                        f"layer is {layer!r}, expected one whose output has height and width"
+                    )
+            chosen = scores.gather(1, next(of_parts)[:, None])
+            (gradients,) = torch.autograd.grad(chosen.sum(), active)
+        weighted = F.relu((gradients.mean((2, 3), keepdim=True) * active.detach()).sum(1, True))
+        maps.append(F.interpolate(weighted, images.shape[2:], mode="bilinear")[:, 0])
+    return torch.cat(maps)
 
 
 def map_layers(network, images):
@@ -127,3 +134,8 @@ def map_layers(network, images):
 
 def _has_space(output):
     return output.ndim == 4 and output.shape[2:] != (1, 1)
+
+
+def _gradients(network, images, labels):
+    check_images(images)
+    return score_gradients(network, images, labels, runtime.images_at_once(images.device))[1]

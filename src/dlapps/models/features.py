@@ -47,7 +47,7 @@ def extract(
     check_uint8_images(images)
     device = network.mean.device
     if batch_size is None:
-        batch_size = 4 if device.type == "cpu" else 64
+        batch_size = runtime.images_at_once(device)
     check_counts(batch_size=batch_size, bands=bands)
     layers = list(layers)
     if not layers:

@@ -6,21 +6,29 @@ from dlapps import runtime
 from dlapps.models.checks import check_images
 
 
-def score_gradients(network, images, labels):
+def score_gradients(network, images, labels, at_once=None):
     """Return the scores (N, K) and d scores[n, labels[n]] / d images[n], (N, 3, H, W).
 
-    One backward pass serves the whole batch: an image's score depends on no other image, so the
-    gradient of the sum of the scores holds every image's own gradient.
+    One backward pass serves a batch: an image's score depends on no other image, so the gradient of
+    the sum of the scores holds every image's own gradient. at_once: how many images a batch has, by
+    default all of them; memory grows with it and hardly with N.
     Raises TypeError or ValueError for images that are not float (N, 3, H, W) in [0, 1], N at least
     1, and for labels that are not N integers among the K classes; MemoryError for too many images.
     """
     check_images(images)
-    images = images.detach().requires_grad_()
-    with torch.enable_grad(), runtime.naming_memory("images", f"a batch of {len(images)}"):
-        scores = network(images)
-        labels = check_labels(labels, *scores.shape).to(scores.device)
-        (gradients,) = torch.autograd.grad(scores.gather(1, labels[:, None]).sum(), images)
-    return scores.detach(), gradients
+    found = []
+    for part in images.detach().split(at_once or len(images)):
+        part.requires_grad_()
+        with torch.enable_grad(), runtime.naming_memory("images", f"a batch of {len(part)}"):
+            scores = network(part)
+            if not found:
+                labels = check_labels(labels, len(images), scores.shape[1]).to(scores.device)
+                of_parts = iter(labels.split(at_once or len(images)))
+            chosen = scores.gather(1, next(of_parts)[:, None])
+            (gradients,) = torch.autograd.grad(chosen.sum(), part)
+        found.append((scores.detach(), gradients))
+    scores, gradients = map(torch.cat, zip(*found, strict=True))
+    return scores, gradients
 
 
 def unit(vectors):
