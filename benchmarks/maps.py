@@ -21,7 +21,7 @@ def rows():
     images = network.prepare(photographs.images)
     with torch.no_grad():
         labels = network(images).argmax(1)
-    layer = saliency.map_layers(network, images[:1])[-1]
+    layer = "block16"  # the last whose module is called once, which pytorch-grad-cam needs
     # As a network usually lies in memory: that ours lies otherwise is part of what is compared.
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     module = plain.module_of(layer)
@@ -46,9 +46,7 @@ def rows():
         )
 
     def captums_cam():
-        # The last layer's activation is called twice; Captum then takes the last call too.
         found = attr.LayerGradCam(plain, module).attribute(images, labels)
-        found = found[-1] if isinstance(found, tuple) else found
         return attr.LayerAttribution.interpolate(found.relu(), images.shape[2:], "bilinear")[:, 0]
 
     def gradcams():
@@ -64,7 +62,7 @@ def rows():
         return saliency.integrated_gradients(network, images, labels, steps=STEPS)
 
     def ours_cam():
-        return saliency.grad_cam(network, images, labels)
+        return saliency.grad_cam(network, images, labels, layer)
 
     def scaled(maps):
         """Bring each map to [0, 1], as pytorch-grad-cam does."""
