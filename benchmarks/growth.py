@@ -35,14 +35,14 @@ def extraction(count):
 
 
 def attribution(count):
-    network = pretrained.load("efficientnet_lite0")
+    network = features.fold_batch_norms(pretrained.load("efficientnet_lite0"))
     images = network.prepare(_photographs(count))
     labels = torch.zeros(count, dtype=torch.int64)
     return lambda: saliency.integrated_gradients(network, images, labels, steps=3)
 
 
 def attack(count):
-    network = pretrained.load("efficientnet_lite0")
+    network = features.fold_batch_norms(pretrained.load("efficientnet_lite0"))
     images = network.prepare(_photographs(count))
     with torch.no_grad():
         labels = torch.cat([network(part).argmax(1) for part in images.split(8)])
@@ -50,7 +50,7 @@ def attack(count):
 
 
 def classes(count):
-    network = pretrained.load("efficientnet_lite0")
+    network = features.fold_batch_norms(pretrained.load("efficientnet_lite0"))
     return lambda: class_images.maximise(network, torch.arange(count), iterations=3)
 
 

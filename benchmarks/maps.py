@@ -1,7 +1,5 @@
 """Saliency maps, beside Captum and pytorch-grad-cam."""
 
-import copy
-
 import torch
 from captum import attr
 from compare import apart, compare
@@ -9,21 +7,21 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from dlapps import datasets, runtime, saliency
-from dlapps.models import pretrained
+from dlapps.models import features, pretrained
 
 STEPS = SAMPLES = 20
 
 
 def rows():
-    """Return a row for each kind of map, all images in one batch on both sides."""
-    network = pretrained.load("efficientnet_lite0")
+    """Return a row for each kind of map."""
+    network = features.fold_batch_norms(pretrained.load("efficientnet_lite0"))  # as practical 2
     photographs = datasets.load(runtime.pick(quick="photos", full="imagenet-25"), split="test")
     images = network.prepare(photographs.images)
     with torch.no_grad():
         labels = network(images).argmax(1)
     layer = "block16"  # the last whose module is called once, which pytorch-grad-cam needs
     # As a network usually lies in memory: that ours lies otherwise is part of what is compared.
-    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    plain = pretrained.load("efficientnet_lite0").to(memory_format=torch.contiguous_format)
     module = plain.module_of(layer)
 
     def captums_integrated():
