@@ -1,5 +1,6 @@
 """Fooling images: networks for which the number of steps is known in closed form."""
 
+import dataclasses
 import functools
 import math
 from itertools import pairwise
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlapps import adversarial
+from dlapps import adversarial, runtime
 from dlapps.models import pretrained
 
 
@@ -391,6 +392,21 @@ def test_every_attack_refuses_the_same(attack):
 def test_settings_that_are_refused(attack, options, message):
     with pytest.raises(ValueError, match=message):
         attack(small_network(), random_images(2), [0, 1], **options)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("attack", [*ATTACKS.values(), adversarial.fool], ids=[*ATTACKS, "fool"])
+def test_few_images_are_in_the_networks_memory_at_a_time(attack, most, monkeypatch):
+    network, images = small_network(), random_images(5)
+    labels = other_classes(network, images, offset=1 if attack is adversarial.fool else 0)
+    whole = attack(network, images, labels)
+    monkeypatch.setattr(runtime, "images_at_once", lambda device: most)
+    sizes = []
+    network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    parts = attack(network, images, labels)
+    assert max(sizes) == most
+    for field in dataclasses.fields(whole):
+        torch.testing.assert_close(getattr(parts, field.name), getattr(whole, field.name))
 
 
 # What is measured

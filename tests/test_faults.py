@@ -375,7 +375,8 @@ def test_out_of_memory_halves_the_batch_and_says_so(capsys, error):
     [
         saliency.gradient, saliency.smooth_gradient, saliency.integrated_gradients,
         saliency.grad_cam, adversarial.fgsm, adversarial.pgd, adversarial.carlini_wagner,
-        adversarial.minimal_norm,
+        adversarial.minimal_norm, adversarial.square, adversarial.nes, adversarial.one_pixel,
+        adversarial.fool,
     ],
 )  # fmt: skip
 def test_out_of_memory_in_maps_and_attacks_says_what_to_lower(compute, error):

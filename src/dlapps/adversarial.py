@@ -4,6 +4,7 @@
 `attack(network, images, labels, *, targeted=False, **options)`, and return an `Attacked`.
 Untargeted, `labels` are the classes that the network shall no longer predict; targeted, those that
 it shall, and does not yet.
+However many images there are, no more than `runtime.images_at_once` are in the network's memory.
 All work in image space: what they return lies in [0, 1], and every length is on that scale.
 """
 
@@ -56,8 +57,7 @@ def fool(network, images, targets, step=0.05, max_steps=500):
     check_counts(max_steps=max_steps)
 
     images = images.detach().clone()
-    with torch.no_grad():
-        scores = network(images)
+    scores = _scores(network, images)
     first = scores.argmax(dim=1)
     targets = check_labels(targets, *scores.shape, name="targets").to(images.device)
     _check_targets(first, targets, "targets")
@@ -69,7 +69,9 @@ def fool(network, images, targets, step=0.05, max_steps=500):
     history = []
     with runtime.progress(None, "images fooled", total=len(images)) as bar:
         for number in range(max_steps + 1):
-            scores, gradients = score_gradients(network, images[going], targets[going])
+            scores, gradients = score_gradients(
+                network, images[going], targets[going], runtime.images_at_once(images.device)
+            )
             confidences = history[-1].clone() if history else torch.empty_like(scores[:, :2])
             confidences[going] = scores.softmax(dim=1).gather(1, classes[going])
             history.append(confidences)
@@ -191,16 +193,20 @@ def carlini_wagner(
     w = torch.atanh((2 * images - 1).clamp(-1 + 2e-7, 1 - 2e-7)).requires_grad_()
     optimizer = torch.optim.Adam([w], learning_rate)
     best = _Shortest(images)
-    with torch.enable_grad(), _naming_images(images):
-        for _ in runtime.progress(range(steps), "Carlini-Wagner"):
+
+    def margin_gradients(w, images, labels):
+        w = w.detach().requires_grad_()
+        with torch.enable_grad(), _naming_images(images):
             changed = ((w.tanh() + 1) / 2).clamp(0, 1)
             scores = network(changed)
-            best.keep(changed.detach(), (scores.argmax(1) == labels) == targeted)
             missed = (_margins(scores, labels) * (-1 if targeted else 1)).clamp_min(0)
             loss = (changed - images).square().sum() + constant * missed.sum()
-            optimizer.zero_grad()
-            (w.grad,) = torch.autograd.grad(loss, w)
-            optimizer.step()
+            return changed.detach(), scores.detach(), *torch.autograd.grad(loss, w)
+
+    for _ in runtime.progress(range(steps), "Carlini-Wagner"):
+        changed, scores, w.grad = _in_parts(margin_gradients, w, images, labels)
+        best.keep(changed, (scores.argmax(1) == labels) == targeted)
+        optimizer.step()
     used = torch.full_like(labels, steps)
     return Attacked(best.images, best.lengths.isfinite(), used, torch.zeros_like(used))
 
@@ -274,14 +280,12 @@ def one_pixel(
         def judge(candidates, index=index, label=label):
             copies = painted(index, candidates)
             queries[index] += len(copies)
-            with torch.inference_mode():
-                chances = torch.cat([network(part).softmax(1) for part in copies.split(64)])
+            chances = _scores(network, copies).softmax(1)
             chance = chances[:, label].double().cpu().numpy()
             return -chance if targeted else chance
 
         def finished(found, convergence=None, index=index, label=label):
-            with torch.inference_mode():
-                predicted = network(painted(index, np.asarray(found))).argmax(1)
+            predicted = _scores(network, painted(index, np.asarray(found))).argmax(1)
             return bool((predicted == label).item() == targeted)
 
         generator = np.random.default_rng(seed)
@@ -317,8 +321,7 @@ def square(
         return (2 * torch.randint(2, shape, generator=generator) - 1).to(images)
 
     def judge(candidates, which):
-        with torch.inference_mode():
-            scores = network(candidates)
+        scores = _scores(network, candidates)
         margins = _margins(scores, labels[which]) * (-1 if targeted else 1)
         return margins, (scores.argmax(1) == labels[which]) == targeted
 
@@ -397,8 +400,7 @@ def nes(
             u = torch.randn(1, *images.shape[1:], generator=generator).to(images)
             for sign in (1, -1):
                 tried = (changed[going] + sign * noise * u).clamp(0, 1)
-                with torch.inference_mode():
-                    logs = network(tried).log_softmax(1)
+                logs = _scores(network, tried).log_softmax(1)
                 chance = logs.gather(1, labels[going][:, None])[:, 0]
                 chance = chance if targeted else -chance
                 ascent += sign * chance.view(-1, 1, 1, 1) * u
@@ -423,8 +425,7 @@ def measure(network, originals, changed, labels, *, targeted=False):
         raise ValueError(
             f"changed has shape {tuple(changed.shape)}, expected {tuple(originals.shape)}"
         )
-    with torch.inference_mode():
-        scores = network(changed)
+    scores = _scores(network, changed)
     labels = check_labels(labels, *scores.shape).to(scores.device)
     reached = (scores.argmax(1) == labels) == targeted
     saved = reached & _reached(network, (changed * 255).round() / 255, labels, targeted)
@@ -453,12 +454,30 @@ class _Shortest:
 
 def _loss_gradients(network, images, labels, targeted):
     """Return the scores and the gradient of what is to grow: the cross-entropy, or minus it."""
-    images = images.detach().requires_grad_()
-    with torch.enable_grad(), _naming_images(images):
-        scores = network(images)
-        loss = F.cross_entropy(scores, labels, reduction="sum")
-        (gradients,) = torch.autograd.grad(-loss if targeted else loss, images)
-    return scores.detach(), gradients
+
+    def gradients_of_part(images, labels):
+        images = images.detach().requires_grad_()
+        with torch.enable_grad(), _naming_images(images):
+            scores = network(images)
+            loss = F.cross_entropy(scores, labels, reduction="sum")
+            return scores.detach(), *torch.autograd.grad(-loss if targeted else loss, images)
+
+    return _in_parts(gradients_of_part, images, labels)
+
+
+def _scores(network, images):
+    def scores_of_part(images):
+        with torch.no_grad(), _naming_images(images):
+            return (network(images),)
+
+    return _in_parts(scores_of_part, images)[0]
+
+
+def _in_parts(function, *tensors):
+    """Return the tensors that a function of images has, which sees few images at a time."""
+    count = runtime.images_at_once(tensors[0].device)
+    parts = zip(*(tensor.split(count) for tensor in tensors), strict=True)
+    return [torch.cat(found) for found in zip(*(function(*part) for part in parts), strict=True)]
 
 
 def _naming_images(images):
@@ -473,8 +492,7 @@ def _margins(scores, labels):
 
 
 def _reached(network, images, labels, targeted):
-    with torch.inference_mode():
-        return (network(images).argmax(1) == labels) == targeted
+    return (_scores(network, images).argmax(1) == labels) == targeted
 
 
 def _shorten(change, length):
@@ -489,8 +507,7 @@ def _check(network, images, labels, targeted, **settings):
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} is {value}, expected a positive number")
     images = images.detach().clone()
-    with torch.no_grad(), _naming_images(images):
-        scores = network(images)
+    scores = _scores(network, images)
     labels = check_labels(labels, *scores.shape).to(images.device)
     if targeted:
         _check_targets(scores.argmax(1), labels, "labels")
