@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlapps import class_images
+from dlapps import class_images, runtime
 from dlapps.models import pretrained
 
 PLAIN = {"blur_every": None, "jitter": 0}
@@ -257,6 +257,20 @@ def test_recognised_is_the_accuracy_at_the_networks_own_size():
     assert again == pytest.approx(class_images.recognised(network, even[..., :5, :5], classes))
     with pytest.raises(ValueError, match="classes"):
         class_images.recognised(network, images, [0, 1, 2, 3, 0, 0])
+
+
+@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("recipe", [class_images.maximise, class_images.maximise_spectrum])
+def test_few_images_are_in_the_networks_memory_at_a_time(recipe, most, monkeypatch):
+    network, options = Small(), {"iterations": 8, "jitter": 2}
+    whole = recipe(network, [2, 0, 3], **options)
+    monkeypatch.setattr(runtime, "images_at_once", lambda device: most)
+    sizes = []
+    network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    parts = recipe(network, [2, 0, 3], **options)
+    assert max(sizes) == most
+    torch.testing.assert_close(parts.images, whole.images)
+    torch.testing.assert_close(parts.scores, whole.scores)
 
 
 @pytest.mark.parametrize("recipe", [class_images.maximise, class_images.maximise_spectrum])

@@ -41,7 +41,7 @@ def maximise(
     seed=0,
     snapshots_at=(),
 ):
-    """Climb score_c(z) - l2 ||z||_2^2 from noise or from images, for all classes in one batch.
+    """Climb score_c(z) - l2 ||z||_2^2 from noise or from images, for all classes side by side.
 
     z = (x - network.mean) / network.std is the image in the network's normalised space, in standard
     deviations of the training images' colours. `l2` and `learning_rate`, the Euclidean length of
@@ -83,7 +83,9 @@ def maximise(
     for iteration in runtime.progress(range(iterations), "class images"):
         shift = torch.randint(jitter + 1, (2,), generator=generator).tolist()
         images = images.roll(shift, (2, 3))
-        all_scores, gradients = score_gradients(network, images, classes)
+        all_scores, gradients = score_gradients(
+            network, images, classes, runtime.images_at_once(images.device)
+        )
         scores.append(all_scores.gather(1, classes[:, None])[:, 0])
 
         normalised = (images - mean) / std
@@ -158,7 +160,7 @@ def maximise_spectrum(
     colours = torch.tensor(COLOURS).to(mean)
     colours /= colours.norm(dim=0).max()
 
-    def image():
+    def image(spectrum):
         planes = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(size, size)) / 4
         return torch.einsum("ck,nkhw->nchw", colours, planes).sigmoid()
 
@@ -166,20 +168,25 @@ def maximise_spectrum(
         return low + (high - low) * torch.rand(1, generator=generator).item()
 
     optimizer = torch.optim.Adam([spectrum], learning_rate)
-    scores, snapshots = [], {0: image().detach().cpu()}
+    scores, snapshots = [], {0: image(spectrum).detach().cpu()}
+    at_once = runtime.images_at_once(spectrum.device)
     for iteration in runtime.progress(range(iterations), "class images"):
         shift = [draw(-jitter, jitter) * 2 / size for _ in range(2)]
-        view = _view(image(), math.radians(draw(-degrees, degrees)), draw(*scales), shift)
-        with torch.enable_grad():
-            score = network(view).gather(1, classes[:, None])[:, 0]
-            optimizer.zero_grad()
-            (spectrum.grad,) = torch.autograd.grad(-score.sum(), spectrum)
+        angle, scale = math.radians(draw(-degrees, degrees)), draw(*scales)
+        found = []
+        for part, own in zip(spectrum.detach().split(at_once), classes.split(at_once), strict=True):
+            part.requires_grad_()
+            with torch.enable_grad():
+                view = _view(image(part), angle, scale, shift)
+                score = network(view).gather(1, own[:, None])[:, 0]
+                found.append((score.detach(), *torch.autograd.grad(-score.sum(), part)))
+        score, spectrum.grad = map(torch.cat, zip(*found, strict=True))
         optimizer.step()
-        scores.append(score.detach())
+        scores.append(score)
         if iteration + 1 in snapshots_at:
-            snapshots[iteration + 1] = image().detach().cpu()
+            snapshots[iteration + 1] = image(spectrum).detach().cpu()
     chosen = [snapshots[number] for number in snapshots_at]
-    images = image().detach()
+    images = image(spectrum).detach()
     chosen = torch.stack(chosen) if chosen else torch.empty(0, *images.shape)
     return ClassImages(images, torch.stack(scores), chosen)
 
@@ -188,9 +195,8 @@ def gallery(recipe, network, classes, *, batch_size=10, checkpoint=None, **optio
     """Return images (N, 3, H, W) of many classes (N,), `batch_size` of them at a time.
 
     recipe: `maximise` or `maximise_spectrum`, whose `options` these are. An image does not depend
-    on the others (up to the rounding of a batch), so that only memory and time depend on
-    `batch_size`. checkpoint: a path where each finished batch is kept; a call with the same
-    arguments goes on after the last one.
+    on the others (up to the rounding of a batch). checkpoint: a path where each finished batch is
+    kept; a call with the same arguments goes on after the last one.
     Raises as the recipe does, and ValueError for a batch size below 1.
     """
     check_counts(batch_size=batch_size)
