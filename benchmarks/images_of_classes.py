@@ -1,4 +1,4 @@
-"""Class images: eight classes in one batch, beside one after the other as in the practical."""
+"""Class images: eight classes in one call, beside one after the other as in the practical."""
 
 import torch
 from compare import compare

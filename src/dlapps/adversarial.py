@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from dlapps import runtime
 from dlapps.models.checks import check_counts, check_images
-from dlapps.models.gradients import check_labels, score_gradients, unit
+from dlapps.models.gradients import check_labels, in_parts, score_gradients, unit
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,7 @@ def fool(network, images, targets, step=0.05, max_steps=500):
     history = []
     with runtime.progress(None, "images fooled", total=len(images)) as bar:
         for number in range(max_steps + 1):
-            scores, gradients = score_gradients(
-                network, images[going], targets[going], runtime.images_at_once(images.device)
-            )
+            scores, gradients = score_gradients(network, images[going], targets[going])
             confidences = history[-1].clone() if history else torch.empty_like(scores[:, :2])
             confidences[going] = scores.softmax(dim=1).gather(1, classes[going])
             history.append(confidences)
@@ -195,16 +193,15 @@ def carlini_wagner(
     best = _Shortest(images)
 
     def margin_gradients(w, images, labels):
-        w = w.detach().requires_grad_()
-        with torch.enable_grad(), _naming_images(images):
-            changed = ((w.tanh() + 1) / 2).clamp(0, 1)
+        with torch.enable_grad():
+            changed = ((w.requires_grad_().tanh() + 1) / 2).clamp(0, 1)
             scores = network(changed)
             missed = (_margins(scores, labels) * (-1 if targeted else 1)).clamp_min(0)
             loss = (changed - images).square().sum() + constant * missed.sum()
             return changed.detach(), scores.detach(), *torch.autograd.grad(loss, w)
 
     for _ in runtime.progress(range(steps), "Carlini-Wagner"):
-        changed, scores, w.grad = _in_parts(margin_gradients, w, images, labels)
+        changed, scores, w.grad = in_parts(margin_gradients, w, images, labels)
         best.keep(changed, (scores.argmax(1) == labels) == targeted)
         optimizer.step()
     used = torch.full_like(labels, steps)
@@ -456,32 +453,17 @@ def _loss_gradients(network, images, labels, targeted):
     """Return the scores and the gradient of what is to grow: the cross-entropy, or minus it."""
 
     def gradients_of_part(images, labels):
-        images = images.detach().requires_grad_()
-        with torch.enable_grad(), _naming_images(images):
-            scores = network(images)
+        with torch.enable_grad():
+            scores = network(images.requires_grad_())
             loss = F.cross_entropy(scores, labels, reduction="sum")
             return scores.detach(), *torch.autograd.grad(-loss if targeted else loss, images)
 
-    return _in_parts(gradients_of_part, images, labels)
+    return in_parts(gradients_of_part, images, labels)
 
 
 def _scores(network, images):
-    def scores_of_part(images):
-        with torch.no_grad(), _naming_images(images):
-            return (network(images),)
-
-    return _in_parts(scores_of_part, images)[0]
-
-
-def _in_parts(function, *tensors):
-    """Return the tensors that a function of images has, which sees few images at a time."""
-    count = runtime.images_at_once(tensors[0].device)
-    parts = zip(*(tensor.split(count) for tensor in tensors), strict=True)
-    return [torch.cat(found) for found in zip(*(function(*part) for part in parts), strict=True)]
-
-
-def _naming_images(images):
-    return runtime.naming_memory("images", f"a batch of {len(images)}")
+    with torch.no_grad():
+        return in_parts(lambda part: (network(part),), images)[0]
 
 
 def _margins(scores, labels):

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as transforms
 from dlapps import runtime
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
 from dlapps.models.checks import check_counts, check_images
-from dlapps.models.gradients import check_labels, score_gradients, unit
+from dlapps.models.gradients import check_labels, in_parts, score_gradients, unit
 from dlapps.models.pretrained import fit
 
 
@@ -83,9 +83,7 @@ def maximise(
     for iteration in runtime.progress(range(iterations), "class images"):
         shift = torch.randint(jitter + 1, (2,), generator=generator).tolist()
         images = images.roll(shift, (2, 3))
-        all_scores, gradients = score_gradients(
-            network, images, classes, runtime.images_at_once(images.device)
-        )
+        all_scores, gradients = score_gradients(network, images, classes)
         scores.append(all_scores.gather(1, classes[:, None])[:, 0])
 
         normalised = (images - mean) / std
@@ -169,18 +167,17 @@ def maximise_spectrum(
 
     optimizer = torch.optim.Adam([spectrum], learning_rate)
     scores, snapshots = [], {0: image(spectrum).detach().cpu()}
-    at_once = runtime.images_at_once(spectrum.device)
     for iteration in runtime.progress(range(iterations), "class images"):
         shift = [draw(-jitter, jitter) * 2 / size for _ in range(2)]
         angle, scale = math.radians(draw(-degrees, degrees)), draw(*scales)
-        found = []
-        for part, own in zip(spectrum.detach().split(at_once), classes.split(at_once), strict=True):
-            part.requires_grad_()
+
+        def gradients_of_part(part, own, angle=angle, scale=scale, shift=shift):
             with torch.enable_grad():
-                view = _view(image(part), angle, scale, shift)
+                view = _view(image(part.requires_grad_()), angle, scale, shift)
                 score = network(view).gather(1, own[:, None])[:, 0]
-                found.append((score.detach(), *torch.autograd.grad(-score.sum(), part)))
-        score, spectrum.grad = map(torch.cat, zip(*found, strict=True))
+                return score.detach(), *torch.autograd.grad(-score.sum(), part)
+
+        score, spectrum.grad = in_parts(gradients_of_part, spectrum, classes, name="classes")
         optimizer.step()
         scores.append(score)
         if iteration + 1 in snapshots_at:
@@ -203,7 +200,7 @@ def gallery(recipe, network, classes, *, batch_size=10, checkpoint=None, **optio
     if not len(classes):
         raise ValueError("classes is empty, expected at least one")
     classes = torch.as_tensor(classes)
-    sources = sys.modules[__name__], score_gradients, unit
+    sources = sys.modules[__name__], score_gradients, in_parts, unit
     settings = [recipe.__name__, classes.tolist(), batch_size, options]
     made_from = fingerprint(settings, network.state_dict(), *sources) if checkpoint else None
     images = load_checkpoint(checkpoint, made_from) if checkpoint else None

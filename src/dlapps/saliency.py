@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dlapps import runtime
 from dlapps.models.checks import check_counts, check_images
-from dlapps.models.gradients import check_labels, score_gradients
+from dlapps.models.gradients import check_classes, check_integers, in_parts, score_gradients
 
 
 def gradient(network, images, labels):
@@ -99,30 +99,28 @@ def grad_cam(network, images, labels, layer=None):
     Localization", ICCV 2017, eq. 1 and 2.
     """
     check_images(images)
-    images = images.detach()
     if layer is None:
         layer = map_layers(network, images[:1])[-1]
     elif layer not in network.layers:
         raise ValueError(f"layer is {layer!r}, expected one of {', '.join(network.layers)}")
-    maps, count = [], runtime.images_at_once(images.device)
-    for part in images.split(count):
-        memory = runtime.naming_memory("images", f"a batch of {len(part)}")
-        with torch.enable_grad(), memory:
+    labels = check_integers(labels, len(images)).to(images.device)
+
+    def maps_of_part(part, own):
+        with torch.enable_grad():
             # The weights may be frozen: it is the image that makes the maps differentiable.
             found = network.activations(part.requires_grad_(), [layer, network.layers[-1]])
             active, scores = found[layer], found[network.layers[-1]].flatten(1)
-            if not maps:
-                labels = check_labels(labels, len(images), scores.shape[1]).to(scores.device)
-                of_parts = iter(labels.split(count))
-                if not _has_space(active):
-                    raise ValueError(
-                        f"layer is {layer!r}, expected one whose output has height and width"
-                    )
-            chosen = scores.gather(1, next(of_parts)[:, None])
+            check_classes(labels, scores.shape[1])
+            if not _has_space(active):
+                raise ValueError(
+                    f"layer is {layer!r}, expected one whose output has height and width"
+                )
+            chosen = scores.gather(1, own[:, None])
             (gradients,) = torch.autograd.grad(chosen.sum(), active)
         weighted = F.relu((gradients.mean((2, 3), keepdim=True) * active.detach()).sum(1, True))
-        maps.append(F.interpolate(weighted, images.shape[2:], mode="bilinear")[:, 0])
-    return torch.cat(maps)
+        return (F.interpolate(weighted, images.shape[2:], mode="bilinear")[:, 0],)
+
+    return in_parts(maps_of_part, images, labels)[0]
 
 
 def map_layers(network, images):
@@ -137,5 +135,4 @@ def _has_space(output):
 
 
 def _gradients(network, images, labels):
-    check_images(images)
-    return score_gradients(network, images, labels, runtime.images_at_once(images.device))[1]
+    return score_gradients(network, images, labels)[1]

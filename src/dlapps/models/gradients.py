@@ -1,4 +1,4 @@
-"""Gradients of class scores with respect to images, and the check of the labels they are for."""
+"""Gradients of class scores with respect to images, few images at a time, and their labels."""
 
 import torch
 
@@ -6,29 +6,41 @@ from dlapps import runtime
 from dlapps.models.checks import check_images
 
 
-def score_gradients(network, images, labels, at_once=None):
+def score_gradients(network, images, labels):
     """Return the scores (N, K) and d scores[n, labels[n]] / d images[n], (N, 3, H, W).
 
     One backward pass serves a batch: an image's score depends on no other image, so the gradient of
-    the sum of the scores holds every image's own gradient. at_once: how many images a batch has, by
-    default all of them; memory grows with it and hardly with N.
+    the sum of the scores holds every image's own gradient.
     Raises TypeError or ValueError for images that are not float (N, 3, H, W) in [0, 1], N at least
     1, and for labels that are not N integers among the K classes; MemoryError for too many images.
     """
     check_images(images)
+    labels = check_integers(labels, len(images)).to(images.device)
+
+    def gradients_of_part(part, own):
+        with torch.enable_grad():
+            scores = network(part.requires_grad_())
+            check_classes(labels, scores.shape[1])
+            chosen = scores.gather(1, own[:, None])
+            return scores.detach(), *torch.autograd.grad(chosen.sum(), part)
+
+    return in_parts(gradients_of_part, images, labels)
+
+
+def in_parts(function, *tensors, name="images"):
+    """Return what a function has of tensors (N, ...), at most `runtime.images_at_once` rows a call.
+
+    The function gets detached parts of the tensors and returns a tuple of tensors, as many rows
+    each; returned is a list of those tensors, joined to (N, ...). What the network needs in between
+    is freed after each part, so that memory hardly grows with N.
+    Raises MemoryError that says how many of the argument `name` were too many.
+    """
+    count = runtime.images_at_once(tensors[0].device)
     found = []
-    for part in images.detach().split(at_once or len(images)):
-        part.requires_grad_()
-        with torch.enable_grad(), runtime.naming_memory("images", f"a batch of {len(part)}"):
-            scores = network(part)
-            if not found:
-                labels = check_labels(labels, len(images), scores.shape[1]).to(scores.device)
-                of_parts = iter(labels.split(at_once or len(images)))
-            chosen = scores.gather(1, next(of_parts)[:, None])
-            (gradients,) = torch.autograd.grad(chosen.sum(), part)
-        found.append((scores.detach(), gradients))
-    scores, gradients = map(torch.cat, zip(*found, strict=True))
-    return scores, gradients
+    for part in zip(*(tensor.detach().split(count) for tensor in tensors), strict=True):
+        with runtime.naming_memory(name, f"a batch of {len(part[0])}"):
+            found.append(function(*part))
+    return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
 def unit(vectors):
@@ -39,6 +51,13 @@ def unit(vectors):
 
 def check_labels(labels, count, classes, name="labels"):
     """Return `labels` as an int64 tensor; raise unless it is `count` integers below `classes`."""
+    labels = check_integers(labels, count, name)
+    check_classes(labels, classes, name)
+    return labels
+
+
+def check_integers(labels, count, name="labels"):
+    """Return `labels` as an int64 tensor; raise unless it is `count` integers."""
     try:
         labels = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError):
@@ -47,7 +66,11 @@ def check_labels(labels, count, classes, name="labels"):
         raise TypeError(f"{name} is {labels.dtype}, expected integers")
     if labels.shape != (count,):
         raise ValueError(f"{name} has shape {tuple(labels.shape)}, expected ({count},)")
+    return labels.long()
+
+
+def check_classes(labels, classes, name="labels"):
+    """Raise unless integers, a tensor, are all from 0 to `classes` - 1."""
     outside = labels[(labels < 0) | (labels >= classes)]
     if len(outside):
         raise ValueError(f"{name} holds {outside[0].item()}, expected 0 to {classes - 1}")
-    return labels.long()
