@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from dlapps import adaptation, gan_training, runtime
+from dlapps import adaptation, gan_training, runtime, training
 from dlapps.artifacts import Artifacts
 from dlapps.datasets import ImageSet, download
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
@@ -60,6 +60,7 @@ def extraction(folder, address):
 
 
 def domain_adaptation(folder, address):
+    training.SECONDS_BETWEEN_CHECKPOINTS = 0
     torch.manual_seed(0)
     network = dann.DANN()
     source, target = (
@@ -75,7 +76,7 @@ def domain_adaptation(folder, address):
 
 
 def gan(folder, address):
-    gan_training.SECONDS_BETWEEN_CHECKPOINTS = 0
+    training.SECONDS_BETWEEN_CHECKPOINTS = 0
     torch.manual_seed(0)
     networks = gans.DCGANGenerator(width=4), gans.DCGANDiscriminator(width=4)
     history = gan_training.train(

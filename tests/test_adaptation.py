@@ -27,9 +27,9 @@ class Toy(torch.nn.Module):
         return self.domain_head(dann.GradientReversal.apply(features, factor)).squeeze(1)
 
 
-def network():
+def network(**options):
     runtime.seed_everything(0)
-    return dann.DANN()
+    return dann.DANN(**options).to(runtime.device())
 
 
 def digits(count=32, channels=1, seed=1):
@@ -163,7 +163,8 @@ def test_the_learning_rate_falls_along_half_a_cosine():
 
 
 def test_a_factor_of_0_is_training_on_the_source_alone_bit_for_bit():
-    alone, beside = network(), network()
+    """But for chance: dropout of the target's features draws in between."""
+    alone, beside = network(dropout=0.0), network(dropout=0.0)
     first = train(alone, reversal=None)
     second = train(beside, reversal=0.0)
     assert first["label_loss"] == second["label_loss"]
@@ -261,23 +262,6 @@ def test_the_teacher_is_the_average_that_is_tested_and_kept():
     assert not same_weights(net, student)
 
 
-@pytest.mark.parametrize("colour", [False, True])
-def test_views_are_other_images_of_the_same_range(colour):
-    images = digits(8, channels=3).images / 255
-    first, again, other = (
-        adaptation.augment(images, colour, torch.Generator().manual_seed(seed))
-        for seed in (0, 0, 1)
-    )
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert first.shape == images.shape and first.min() >= 0 and first.max() <= 1
-    even = torch.full((4, 3, 28, 28), 0.4)
-    view = adaptation.augment(even, colour, torch.Generator().manual_seed(0))
-    if colour:  # an even image stays even, of another colour in each channel
-        assert view.std((2, 3)).max() < 1e-6 and view.mean((2, 3)).std(1).min() > 0.01
-    else:
-        torch.testing.assert_close(view, even)
-
-
 def test_pseudo_labels_are_first_choices_above_the_threshold():
     class Fixed(torch.nn.Module):
         def __init__(self):
@@ -297,7 +281,7 @@ def test_pseudo_labels_are_first_choices_above_the_threshold():
 
 def test_only_given_target_labels_are_learned():
     """No label at all is the same as none for the weights; given ones change them."""
-    nets = [network() for _ in range(3)]
+    nets = [network(dropout=0.0) for _ in range(3)]
     target = digits(channels=3, seed=2)
     nothing = torch.full((len(target),), -1)
     for net, labels in zip(nets, (None, nothing, target.labels), strict=True):
@@ -335,7 +319,7 @@ def test_rounds_learn_from_the_labels_that_the_round_before_gave(tmp_path):
         )  # fmt: skip
         assert history == expected
     assert same_weights(net, by_hand)
-    assert {path.name for path in tmp_path.iterdir()} == {"rounds-1.pt", "rounds-2.pt"}
+    assert sorted(path.name[:9] for path in tmp_path.iterdir()) == ["rounds-1-", "rounds-2-"]
     assert [history for _, history in self_train(again)] == [history for _, history in rounds]
     assert same_weights(net, again)
 
@@ -352,7 +336,6 @@ def test_grey_images_are_read_like_grey_images_in_rgb():
         (torch.rand(2, 3, 32, 32), ValueError, r"expected \(N, C, 28, 28\)"),
         (torch.rand(2, 2, 28, 28), ValueError, "expected"),
         (torch.rand(3, 28, 28), ValueError, "expected"),
-        (torch.rand(2, 3, 28, 28) * 255, ValueError, r"expected \[0, 1\]"),
         (torch.zeros(2, 3, 28, 28, dtype=torch.uint8), TypeError, "uint8"),
     ],
 )
@@ -433,28 +416,15 @@ def test_the_scores_after_an_epoch_influence_nothing():
     [{}, {"reversal": None}, {"consistency": 1.0, "confidence": 0.1, "augment": "shape"}],
 )
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
-    tmp_path, monkeypatch, options
+    tmp_path, interrupted_twice, options
 ):
     straight = network()
     expected = train(straight, **options)
-    checkpoint = tmp_path / "training.pt"
-    save, saves = adaptation.save_checkpoint, []
-
-    def save_and_stop(*arguments):
-        save(*arguments)
-        saves.append(arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(adaptation, "save_checkpoint", save_and_stop)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            train(network(), checkpoint, **options)
-    monkeypatch.setattr(adaptation, "save_checkpoint", save)
-    resumed = network()
-    torch.rand(5)  # chance spent elsewhere does not matter
-    assert train(resumed, checkpoint, **options) == expected
+    resumed, history = interrupted_twice(
+        network, lambda net: train(net, tmp_path / "training.pt", **options)
+    )
+    assert history == expected
     assert same_weights(straight, resumed)
-    assert [len(arguments[2]["history"]["factor"]) for arguments in saves] == [1, 2]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():

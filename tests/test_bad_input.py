@@ -18,6 +18,7 @@ from dlapps import (
     class_images,
     datasets,
     fine_tuning,
+    gan_measures,
     gan_training,
     gan_variants,
     runtime,
@@ -27,6 +28,7 @@ from dlapps import (
 )
 from dlapps.artifacts import Artifacts
 from dlapps.models import dann, features, gans, pretrained
+from dlapps.models.judge import Judge
 
 EXAMPLES = 12  # values for each argument
 SOURCE = Path(dlapps.__file__).parent
@@ -315,18 +317,19 @@ CASES = {
     "gan_training.Settings": (
         gan_training.Settings,
         {
-            "epochs": below_1,
-            "batch_size": below_1,
-            "learning_rate": not_positive,
+            "epochs": not_counts,
+            "batch_size": not_counts,
+            "learning_rate": not_positive | st.just(math.inf),
             "beta1": outside_0_1 | st.just(1.0),
+            "discriminator_steps": not_counts,
         },
     ),
     "adaptation.Settings": (
         adaptation.Settings,
         {
-            "epochs": below_1,
-            "batch_size": below_1,
-            "learning_rate": not_positive,
+            "epochs": not_counts,
+            "batch_size": not_counts | st.just(1),
+            "learning_rate": not_positive | st.just(math.inf),
             "optimizer": not_names,
             "reversal": st.sampled_from(["", "always", math.nan, math.inf]),
             "augment": not_names,
@@ -351,7 +354,7 @@ CASES = {
         {
             "target_images": st.just(DIGITS.images[:10]),
             "target_labels": st.sampled_from(
-                [torch.zeros(3, dtype=int), torch.zeros(41, dtype=int)]
+                [torch.zeros(3, dtype=int), torch.zeros(41, dtype=int), torch.full((40,), 10)]
             ),
         },
     ),
@@ -368,10 +371,18 @@ CASES = {
     "conditional generator": (
         lambda labels=None: CONDITIONAL(torch.randn(2, 100), labels),
         {
-            "labels": st.sampled_from(
-                [None, torch.zeros(3, dtype=int), torch.zeros(2), torch.tensor([0, 10])]
-            )
+            "labels": st.sampled_from([None, torch.zeros(3, dtype=int), torch.zeros(2)]),
         },
+    ),
+    "generate": (
+        lambda labels=None: gan_training.generate(CONDITIONAL, torch.randn(2, 100), labels),
+        {"labels": st.sampled_from([torch.tensor([0, 10]), torch.tensor([-1, 0])])},
+    ),
+    "train_judge": (
+        lambda images=BYTES, epochs=1, batch_size=20: gan_measures.train_judge(
+            Judge(), images, torch.arange(40) % 10, epochs=epochs, batch_size=batch_size
+        ),
+        {"images": not_bytes, "epochs": not_counts, "batch_size": not_counts},
     ),
     "pseudo_labels": (
         lambda threshold=0.9: adaptation.pseudo_labels(dann.DANN(), DIGITS.images, threshold),

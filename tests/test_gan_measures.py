@@ -41,7 +41,7 @@ def test_equal_sets_lie_in_each_others_neighbourhoods():
 def test_sets_far_apart_share_no_neighbourhood():
     found = gan_measures.neighbourhoods(normal(200, 0.0), normal(200, 100.0, seed=1))
     assert found == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
-    with pytest.raises(ValueError, match="expected more than 5"):
+    with pytest.raises(ValueError, match="has 5 rows, expected more than 5"):
         gan_measures.neighbourhoods(normal(5, 0.0), normal(200, 0.0))
 
 
@@ -66,38 +66,29 @@ def test_shares_of_classes_and_their_distance_from_uniform():
     assert gan_measures.class_shares(torch.zeros(5, dtype=torch.int64))[1] == pytest.approx(0.9)
 
 
-def judged(tmp_path, epochs, **options):
-    train = datasets.load("mnist-5000", "train", size=32)
+def untrained():
     runtime.seed_everything(0)
-    judge = Judge()
-    gan_measures.train_judge(judge, train.images, train.labels, epochs=epochs, **options)
-    return judge
+    return Judge().to(runtime.device())
 
 
-def test_the_judge_reads_real_digits_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    straight = judged(tmp_path, 3)
+def train(judge, **options):
+    digits = datasets.load("mnist-5000", "train", size=32)
+    gan_measures.train_judge(judge, digits.images, digits.labels, epochs=3, **options)
+
+
+def test_the_judge_reads_real_digits_and_goes_on_where_it_stopped(tmp_path, interrupted_twice):
+    straight = untrained()
+    train(straight)
     test = datasets.load("mnist-5000", "test", size=32)
     features, classes = gan_measures.read(straight, test.images)
     assert features.shape == (len(test), straight.width)
     assert (classes == test.labels).double().mean() > 0.96
     with torch.inference_mode():
-        scores = straight(test.images[:50] / 255)
-    assert torch.equal(scores.argmax(1), classes[:50])
+        scores = straight(test.images[:50].to(runtime.device()) / 255)
+    assert torch.equal(scores.argmax(1).cpu(), classes[:50])
 
-    save, saves = gan_measures.save_checkpoint, []
-
-    def save_and_stop(*arguments):
-        save(*arguments)
-        saves.append(arguments[2]["epochs"])
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(gan_measures, "save_checkpoint", save_and_stop)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            judged(tmp_path, 3, checkpoint=tmp_path / "judge.pt")
-    monkeypatch.setattr(gan_measures, "save_checkpoint", save)
-    resumed = judged(tmp_path, 3, checkpoint=tmp_path / "judge.pt")
-    assert saves == [1, 2]
+    path = tmp_path / "judge.pt"
+    resumed, _ = interrupted_twice(untrained, lambda judge: train(judge, checkpoint=path))
     for one, other in zip(
         straight.state_dict().values(), resumed.state_dict().values(), strict=True
     ):

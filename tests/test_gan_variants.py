@@ -7,7 +7,7 @@ import joblib
 import pytest
 import torch
 
-from dlapps import gan_measures, gan_training, gan_variants, runtime
+from dlapps import gan_measures, gan_training, gan_variants, runtime, training
 from dlapps.gan_variants import Variant
 from dlapps.models import gans
 from dlapps.models.judge import Judge
@@ -57,9 +57,13 @@ def test_measures_are_those_of_the_kept_generator(tmp_path, monkeypatch):
     generator, _ = variant.networks()
     generator.load_state_dict(result["generator"])
     z = torch.randn(200, 8, generator=torch.Generator().manual_seed(1))
+    generator.to(runtime.device())
     features, _ = gan_measures.read(base.judge, gan_training.generate(generator, z))
     real, _ = gan_measures.read(base.judge, base.test)
-    assert result["measures"]["frechet"] == gan_measures.frechet_distance(real, features)
+    found = gan_measures.frechet_distance(real, features)
+    assert result["measures"]["frechet"] == pytest.approx(found, rel=1e-4)
+    found = gan_measures.neighbourhoods(real, features)
+    assert {name: result["measures"][name] for name in found} == pytest.approx(found)
 
 
 def test_what_is_finished_is_not_run_again_and_what_differs_is(tmp_path, monkeypatch):
@@ -72,7 +76,7 @@ def test_what_is_finished_is_not_run_again_and_what_differs_is(tmp_path, monkeyp
     def never(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(gan_training, "train", never)
+    monkeypatch.setattr(training, "run", never)
     again = gan_variants.run(small("one"), base, tmp_path)
     assert same(first, again) and again["measures"] == first["measures"]
     with pytest.raises(AssertionError, match="trained again"):

@@ -2,29 +2,20 @@
 
 import copy
 import math
-import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from dlapps import runtime
-from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
+from dlapps import runtime, steps, training, views
+from dlapps.models.checks import check_counts, check_positive
 
-RECORDED = (
-    "label_loss",
-    "domain_loss",
-    "domain_accuracy",
-    "accepted",
-    "factor",
-    "source_accuracy",
-    "target_accuracy",
-)
-OPTIMIZERS = "adam", "sgd"
+LOSSES = "label_loss", "domain_loss", "domain_accuracy", "accepted"
+RECORDED = (*LOSSES, "factor", "source_accuracy", "target_accuracy")
+OPTIMIZERS = {"adam": (torch.optim.Adam, {}), "sgd": (torch.optim.SGD, {"momentum": 0.9})}
 AUGMENTATIONS = None, "shape", "shape and colour"
 
 
@@ -55,10 +46,11 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
-        for name, known in [("optimizer", OPTIMIZERS), ("augment", AUGMENTATIONS)]:
+        check_counts(epochs=self.epochs, batch_size=self.batch_size)
+        check_positive(learning_rate=self.learning_rate)
+        if self.batch_size < 2:
+            raise ValueError("batch_size is 1, expected at least 2: batch norm compares images")
+        for name, known in [("optimizer", tuple(OPTIMIZERS)), ("augment", AUGMENTATIONS)]:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {known}")
         if isinstance(self.reversal, str) and self.reversal != "scheduled":
@@ -115,37 +107,90 @@ def consistency_loss(scores, teacher_scores, confidence):
     visual domain adaptation", ICLR 2018). It sees the image itself and the student a view of it;
     a confidence decides which labels count (FixMatch, Sohn et al., NeurIPS 2020).
     """
-    chances, labels = teacher_scores.softmax(1).max(1)
-    sure = chances >= confidence
+    probabilities, labels = teacher_scores.softmax(1).max(1)
+    sure = probabilities >= confidence
     losses = F.cross_entropy(scores, labels, reduction="none")
     return (losses * sure).mean(), sure.float().mean()
 
 
-def augment(images, colour, generator):
-    """Return a random view of each image (N, C, 28, 28) in [0, 1].
+def pseudo_label_loss(scores, labels):
+    """Return the mean cross-entropy of scores (N, K) to labels (N,), -1 for none (nats).
 
-    Turned by up to 10 degrees, scaled by 0.9 to 1.1 and shifted by up to 2 pixels; with `colour`,
-    each channel is also inverted with a probability of 1/2, multiplied by 0.7 to 1.3 and moved by
-    up to 0.15.
+    The mean over the images that have a label, 0 if none has one (Lee, ICML workshop 2013, eq. 15).
     """
-    count, channels = images.shape[:2]
+    total = F.cross_entropy(scores, labels, ignore_index=-1, reduction="sum")
+    return total / (labels >= 0).sum().clamp(min=1)
 
-    def draw(low, high, *shape):
-        values = low + (high - low) * torch.rand(count, *shape, generator=generator)
-        return values.to(images)
 
-    angle, scale = draw(-math.pi / 18, math.pi / 18), draw(0.9, 1.1)
-    cos, sin = angle.cos() / scale, angle.sin() / scale
-    x, y = (draw(-2, 2) * 2 / size for size in images.shape[:1:-1])
-    matrices = torch.stack([torch.stack([cos, -sin, x], 1), torch.stack([sin, cos, y], 1)], 1)
-    grid = F.affine_grid(matrices, images.shape, align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    if colour:
-        shape = channels, 1, 1
-        inverted = draw(0, 1, *shape) < 0.5
-        images = torch.where(inverted, 1 - images, images)
-        images = images * draw(0.7, 1.3, *shape) + draw(-0.15, 0.15, *shape)
-    return images.clamp(0, 1)
+def features_of_both(network, x_s, x_t, joint):
+    """Return the features of source and target, each by the statistics of its own batch.
+
+    Those of the target do not enter batch norm's averages. If `joint`, both are one batch.
+    """
+    if joint:
+        both = torch.cat([x.expand(-1, 3, -1, -1) for x in (x_s, x_t)])
+        return network.features(both).split([len(x_s), len(x_t)])
+    f_s = network.features(x_s)
+    with averages_kept(network):
+        return f_s, network.features(x_t)
+
+
+def dann_step(network, optimizer, x_s, y_s, x_t, λ, joint=False):
+    """Update a `DANN` on images x_s with labels y_s, and x_t without (Ganin et al., 2016, eq. 9).
+
+        L = L_y(G_y(f_s), y_s) + L_d(G_d(R_λ(f_s)), 0) + L_d(G_d(R_λ(f_t)), 1),  f = G_f(x),
+
+    with R_λ the reversal of the gradient: G_f climbs λ L_d while G_d descends L_d.
+    """
+    f_s, f_t = features_of_both(network, x_s, x_t, joint)
+    L_y = F.cross_entropy(network.label_classifier(f_s), y_s)
+    L_d, right = adversarial_loss(network, f_s, f_t, λ, joint)
+    steps.update(optimizer, L_y + L_d)
+    return {"label_loss": L_y, "domain_loss": L_d, "domain_accuracy": right}
+
+
+def self_training_step(network, optimizer, source, target, λ, teacher=None, settings=Settings()):
+    """Update a `DANN` on the source, and on labels of the target that networks gave.
+
+        L = L_y + L_d + L_ŷ + ω L_c,
+
+    with L_y and, unless λ is None, L_d as in `dann_step`, of views of the images; L_ŷ the
+    `pseudo_label_loss` of labels ŷ_t, unless they are None; ω L_c the `consistency_loss` beside the
+    teacher, if there is one: it sees the images themselves, and then follows (`steps.ema`).
+    """
+    (x_s, y_s), (x_t, ŷ_t), joint = source, target, settings.joint
+    seen = [augment(x, settings.augment) for x in (x_s, x_t)]
+    f_s, f_t = features_of_both(network, *seen, joint)
+    L = L_y = F.cross_entropy(network.label_classifier(f_s), y_s)
+    found = {"label_loss": L_y}
+    if λ is not None:
+        found["domain_loss"], found["domain_accuracy"] = adversarial_loss(
+            network, f_s, f_t, λ, joint
+        )
+        L = L + found["domain_loss"]
+    with averages_kept(network, not joint):
+        scores = network.label_classifier(f_t)
+    if ŷ_t is not None:
+        L = L + pseudo_label_loss(scores, ŷ_t)
+    if teacher is not None:
+        with torch.no_grad():
+            teacher_scores = teacher(x_t)
+        L_c, found["accepted"] = consistency_loss(scores, teacher_scores, settings.confidence)
+        L = L + settings.consistency * L_c
+    steps.update(optimizer, L)
+    return found
+
+
+def augment(images, kind):
+    """Return a random view of each image (N, C, 28, 28) in [0, 1]; the images if `kind` is None.
+
+    "shape": turned, scaled and shifted (`views.turned`); "shape and colour": in other colours as
+    well (`views.recoloured`).
+    """
+    if kind is None:
+        return images
+    images = views.turned(images)
+    return views.recoloured(images) if kind == "shape and colour" else images
 
 
 def train(
@@ -165,205 +210,138 @@ def train(
     source and target, whose accuracies are recorded after each epoch and influence nothing.
     `target_labels` (N,) are labels that a network gave, -1 where it gave none (`pseudo_labels`).
     An epoch shows each source image once (what fills no batch is left out) and as many target
-    images, drawn anew in each epoch; settings without anything that needs the target leave it out.
+    images; settings without anything that needs the target leave it out.
     With `consistency` the network ends with the teacher's weights, which are those tested.
-    With `checkpoint`, a path, the state after each epoch is kept, and training goes on from there
-    to the same weights, bit for bit (on a CPU).
-    Returns {name of RECORDED: list of one number an epoch}; losses and domain accuracy are means
+    `checkpoint`: see `training.run`.
+    Returns {name of RECORDED: list of one number per epoch}; losses and domain accuracy are means
     over the epoch, None where there is no such thing. Raises ValueError for fewer images than a
-    batch, and for target labels of another number.
+    batch and for target labels of another number, FloatingPointError for a loss that is not finite.
     """
-    adapts = bool(
-        settings.reversal is not None or settings.consistency or target_labels is not None
-    )
-    needed = {"source": source.images} | ({"target_images": target_images} if adapts else {})
-    for name, images in needed.items():
-        if len(images) < settings.batch_size:
-            raise ValueError(f"{name} has {len(images)} rows for batches of {settings.batch_size}")
-    if target_labels is not None and target_labels.shape != (len(target_images),):
-        raise ValueError(
-            f"target_labels has shape {tuple(target_labels.shape)}, "
-            f"expected ({len(target_images)},)"
-        )
-    device = runtime.device()
-    network.to(device, memory_format=torch.channels_last)
-    teacher = copy.deepcopy(network).requires_grad_(False) if settings.consistency else None
-    optimizer = (
-        torch.optim.Adam(network.parameters(), settings.learning_rate)
-        if settings.optimizer == "adam"
-        else torch.optim.SGD(network.parameters(), settings.learning_rate, momentum=0.9)
-    )
-    given = [] if target_labels is None else [target_labels]
-    made_from = fingerprint(
-        [asdict(settings), torch.__version__, device.type],
-        *needed.values(), source.labels, *given,
-        *(part for t in tests for part in (t.images, t.labels)),
-        network.state_dict(), sys.modules[type(network).__module__], sys.modules[__name__],
-    )  # fmt: skip
-    state = load_checkpoint(checkpoint, made_from) if checkpoint else None
-    if state is None:
-        history = {name: [] for name in RECORDED}
-    else:
-        history = state["history"]
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        if teacher:
-            teacher.load_state_dict(state["teacher"])
+    alone = settings.reversal is None and not settings.consistency and target_labels is None
+    data = {"source": (source.images, source.labels)}
+    data |= {} if alone else {"target_images": (target_images, target_labels)}
+    _check_data(data, len(source.classes), settings.batch_size)
+    per_epoch = len(source) // settings.batch_size
+    count = settings.epochs * per_epoch
 
-    images = [part.to(device) for part in needed.values()]
-    labels = [part.to(device) for part in [source.labels, *given]]
-    steps = len(source) // settings.batch_size
-    done = len(history["label_loss"])
-    bar = runtime.progress(
-        None, f"{description} training", total=settings.epochs * steps, initial=done * steps
-    )
-    with bar:
-        for epoch in range(done, settings.epochs):
-            means = _epoch(network, teacher, optimizer, images, labels, settings, epoch, bar)
-            tested = teacher or network
-            on_target = _for_target(tested, settings, target_images) if adapts else tested
-            scores = accuracy(tested, tests[0]), accuracy(on_target, tests[1])
-            for name, value in zip(RECORDED, [*means, *scores], strict=True):
-                history[name].append(value)
-            if checkpoint:
-                state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-                state |= {"history": history}
-                state |= {"teacher": teacher.state_dict()} if teacher else {}
-                save_checkpoint(checkpoint, made_from, state)
-    if teacher:
-        network.load_state_dict(teacher.state_dict())
-    return history
-
-
-def _epoch(network, teacher, optimizer, images, labels, settings, epoch, bar):
-    """Train for one epoch; return its means (losses, accuracy, accepted) and the last factor."""
-    network.train()
-    size, count = settings.batch_size, len(images[0])
-    steps = count // size
-    # Each domain has its own chance: without influence, the target changes nothing for the source.
-    generators = [_generator(settings.seed, epoch, domain) for domain in (0, 1)]
-    # A target smaller than the source is passed through more than once.
-    orders = [
-        torch.randperm(len(part), generator=generator)
-        .repeat(math.ceil(count / len(part)))
-        .to(part.device)
-        for part, generator in zip(images, generators, strict=False)
+    steps.place(network)
+    kind, options = OPTIMIZERS[settings.optimizer]
+    optimizer = steps.optimizer(kind, network, **options)
+    averages = {"network": _teacher_of(network)} if settings.consistency else {}
+    tested = averages.get("network", network)
+    batches = [
+        steps.Batches(*domain, settings.batch_size, steps=count, seed=settings.seed, stream=stream)
+        for stream, domain in enumerate(data.values())
     ]
-    sums, factor = torch.zeros(4, device=images[0].device), None
-    for step in range(steps):
-        part, moment = slice(step * size, (step + 1) * size), epoch * steps + step
-        progress = moment / (settings.epochs * steps)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
-        if settings.reversal is not None:
-            factor = settings.reversal
-            if factor == "scheduled":
-                factor = reversal_schedule(progress)
-        batches = [_batch(images[d], orders[d][part]) for d in range(len(images))]
-        known = [labels[d][orders[d][part]] for d in range(len(labels))]
-        losses = _losses(network, teacher, batches, known, factor, settings, generators, moment)
-        label_loss, domain_loss, consistency, accuracy, accepted = losses
-        optimizer.zero_grad()
-        (label_loss + domain_loss + settings.consistency * consistency).backward()
-        optimizer.step()
-        if teacher:
-            _follow(teacher, network, min(settings.decay, 1 - 1 / (moment + 1)))
-        sums += torch.stack([v.detach() for v in (label_loss, domain_loss, accuracy, accepted)])
-        bar.update()
-    label_loss, domain_loss, accuracy, accepted = (sums / steps).tolist()
+
+    def accuracies(t):
+        on_target = tested if alone else _for_target(tested, settings, target_images)
+        return [accuracy(tested, tests[0]), accuracy(on_target, tests[1])]
+
+    plan = training.Plan(
+        count, LOSSES, _schedules(settings, count), settings.seed, settings.decay,
+        watch=accuracies, watch_at=tuple(range(per_epoch, count + 1, per_epoch)),
+    )  # fmt: skip
+    state = training.State({"network": network}, {"network": optimizer}, batches, averages)
+    tensors = [part for domain in data.values() for part in domain if part is not None]
+    tensors += [part for test in tests for part in (test.images, test.labels)]
+    result = training.run(
+        _step_of(network, averages.get("network"), optimizer, batches, settings), state, plan,
+        checkpoint=checkpoint, made_from=[asdict(settings), *tensors, train, type(network)],
+        description=description,
+    ).check()  # fmt: skip
+    network.load_state_dict(tested.state_dict())
+    return _history(result, plan, settings)
+
+
+def _schedules(settings, count):
+    found = {"learning_rate": lambda t: steps.cosine(t, count, settings.learning_rate)}
+    if settings.reversal == "scheduled":
+        found["λ"] = lambda t: reversal_schedule(t / count)
+    elif settings.reversal is not None:
+        found["λ"] = lambda t: settings.reversal
+    return found
+
+
+def _step_of(network, teacher, optimizer, batches, settings):
+    """Return the step that the settings ask for, on batches of the source and maybe the target."""
+
+    def source_alone(at):
+        x_s, y_s = batches[0](at.t)
+        found = steps.supervised_step(network, optimizer, augment(x_s, settings.augment), y_s)
+        return {"label_loss": found["loss"]}
+
+    def dann(at):
+        (x_s, y_s), (x_t, _) = (draw(at.t) for draw in batches)
+        x_s, x_t = (augment(x, settings.augment) for x in (x_s, x_t))
+        return dann_step(network, optimizer, x_s, y_s, x_t, at.λ, settings.joint)
+
+    def self_training(at):
+        source, target = (draw(at.t) for draw in batches)
+        λ = None if settings.reversal is None else at.λ
+        return self_training_step(network, optimizer, source, target, λ, teacher, settings)
+
+    if len(batches) == 1:
+        return source_alone
+    return dann if teacher is None and batches[1].labels is None else self_training
+
+
+def _history(result, plan, settings):
+    """Return {name of RECORDED: a list of one number per epoch, or None}."""
+    found = result.means(settings.epochs)
     if settings.reversal is None:
-        domain_loss = accuracy = None
-    return label_loss, domain_loss, accuracy, accepted if teacher else None, factor
+        found |= dict.fromkeys(
+            ("domain_loss", "domain_accuracy", "factor"), [None] * settings.epochs
+        )
+    else:
+        found["factor"] = [plan.schedules["λ"](t - 1) for t in plan.watch_at]
+    if not settings.consistency:
+        found["accepted"] = [None] * settings.epochs
+    accuracies = zip(*(result.watched[t] for t in plan.watch_at), strict=True)
+    found |= zip(RECORDED[-2:], map(list, accuracies), strict=True)
+    return {name: found[name] for name in RECORDED}
 
 
-def _losses(network, teacher, batches, labels, factor, settings, generators, moment):
-    """Return the three losses of a step, the domain accuracy and the share of accepted labels."""
-    views = [_view(b, settings, g) for b, g in zip(batches, generators, strict=False)]
-    zero = views[0].new_zeros(())
-    domain_loss = consistency = accuracy = accepted = zero
-    if len(views) == 1:
-        with _chance(settings.seed, moment, 0):
-            return F.cross_entropy(network(views[0]), labels[0]), zero, zero, zero, zero
-
-    with _chance(settings.seed, moment, 0):
-        if settings.joint:
-            both = torch.cat([view.expand(-1, 3, -1, -1) for view in views])
-            source, target = network.features(both).split([len(view) for view in views])
-        else:
-            source = network.features(views[0])
-        label_loss = F.cross_entropy(network.label_classifier(source), labels[0])
-    with _statistics_of_batches(network, kept=not settings.joint):
-        with _chance(settings.seed, moment, 1):
-            if not settings.joint:
-                target = network.features(views[1])
-            if len(labels) > 1 or teacher:
-                scores = network.label_classifier(target)
-        if len(labels) > 1 and (labels[1] >= 0).any():
-            label_loss = label_loss + F.cross_entropy(scores, labels[1], ignore_index=-1)
-        if factor is not None:
-            domain_loss, accuracy = adversarial_loss(
-                network, source, target, factor, settings.joint
-            )
-    if teacher:
-        with torch.no_grad(), _statistics_of_batches(teacher, kept=True, dropout=False):
-            teacher_scores = teacher(batches[1])
-        consistency, accepted = consistency_loss(scores, teacher_scores, settings.confidence)
-    return label_loss, domain_loss, consistency, accuracy, accepted
+def _check_data(data, classes, batch_size):
+    for name, (images, _) in data.items():
+        if len(images) < batch_size:
+            raise ValueError(f"{name} has {len(images)} rows for batches of {batch_size}")
+    images, labels = data.get("target_images", (None, None))
+    if labels is None:
+        return
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"target_labels has shape {tuple(labels.shape)}, expected ({len(images)},)"
+        )
+    low, high = labels.min().item(), labels.max().item()
+    if low < -1 or high >= classes:
+        raise ValueError(
+            f"target_labels has values in [{low}, {high}], expected -1 to {classes - 1}"
+        )
 
 
-def _batch(images, indices):
-    return images[indices].to(memory_format=torch.channels_last) / 255
-
-
-def _view(images, settings, generator):
-    if settings.augment is None:
-        return images
-    return augment(images, settings.augment == "shape and colour", generator)
-
-
-def _follow(teacher, network, decay):
-    """Move the teacher's weights towards the network's; take over its batch norms' averages."""
-    with torch.no_grad():
-        for mine, theirs in zip(teacher.parameters(), network.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - decay)
-        for mine, theirs in zip(teacher.buffers(), network.buffers(), strict=True):
-            mine.copy_(theirs)
-
-
-def _generator(*numbers):
-    seed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(seed >> 1))
+def _teacher_of(network):
+    """Return a copy that reads each batch by its own statistics, without dropout and averages."""
+    teacher = copy.deepcopy(network).requires_grad_(False).train()
+    for module in teacher.modules():
+        if isinstance(module, _BatchNorm):
+            module.track_running_stats = False
+        elif isinstance(module, _DropoutNd):
+            module.p = 0.0
+    return teacher
 
 
 @contextmanager
-def _chance(*numbers):
-    """Seed PyTorch's own generator of the device, which dropout draws from, for the block."""
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    # torch.manual_seed notes the call stack for GPUs to come: a twentieth of a step's time.
-    on_gpu = runtime.device().type == "cuda"
-    (torch.cuda.manual_seed if on_gpu else torch.default_generator.manual_seed)(seed)
-    yield
-
-
-@contextmanager
-def _statistics_of_batches(network, kept, dropout=True):
-    """In training mode, normalise by batches; if `kept`, without a change of the averages."""
-    modules = list(network.modules())
-    norms = [module for module in modules if isinstance(module, _BatchNorm)]
-    modes = [module.training for module in modules]
+def averages_kept(network, kept=True):
+    """Normalise by batches without a change of batch norm's averages, unless `kept` is False."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     try:
-        network.train()
-        for module in modules:
-            if isinstance(module, _DropoutNd) and not dropout:
-                module.eval()
         for module in norms:
             module.track_running_stats = not kept
         yield
     finally:
         for module in norms:
             module.track_running_stats = True
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 def with_statistics_of(network, images, count=10_000, batch_size=500):
@@ -377,6 +355,7 @@ def with_statistics_of(network, images, count=10_000, batch_size=500):
         if isinstance(module, _BatchNorm):
             module.reset_running_stats()
             module.momentum = None  # the plain mean of all batches
+            module.track_running_stats = True  # a teacher's did not
             module.train()
     chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).long()
     device = next(other.parameters()).device
@@ -403,9 +382,9 @@ def predict(network, images, batch_size=500):
     batches = images.split(batch_size)
     bar = runtime.progress(batches, "digits read", disable=len(images) < 50_000)
     with torch.inference_mode():
-        scores = [network(batch.to(device) / 255).cpu() for batch in bar]
+        scores = torch.cat([network(batch.to(device) / 255) for batch in bar])
     network.train(was_training)
-    return torch.cat(scores)
+    return scores.cpu()
 
 
 def accuracy(network, test):
@@ -421,8 +400,8 @@ def pseudo_labels(network, images, threshold):
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}, expected a probability in [0, 1]")
-    chances, labels = predict(network, images).softmax(1).max(1)
-    return torch.where(chances >= threshold, labels, -1)
+    probabilities, labels = predict(network, images).softmax(1).max(1)
+    return torch.where(probabilities >= threshold, labels, -1)
 
 
 def self_train(

@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and fingerprints that say what they were made from."""
 
+import glob
 import hashlib
 import inspect
 import json
@@ -9,11 +10,14 @@ import re
 import shutil
 import uuid
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
+
+from dlapps.sources import code_of
 
 _HOST = re.sub(r"\W", "", platform.node())[:32]
 
@@ -88,8 +92,9 @@ def fingerprint(*parts):
     """Return 16 hexadecimal digits of the SHA-256 of `parts`, equal for equal content.
 
     A part is a JSON value, bytes, a tensor or an array (its type, shape and bytes count), a
-    dictionary of tensors such as a state dict, or a module, class or function (its source counts,
-    so that what was computed by older code is not taken for the result of the new).
+    dictionary of tensors such as a state dict, or a module, class or function (its code and that of
+    all that it names in this package count, see `code_of`, so that what was computed by older code
+    is not taken for the result of the new).
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -112,7 +117,7 @@ def _chunks(part):
             yield str(key).encode()
             yield from _chunks(value)
     elif inspect.ismodule(part) or inspect.isclass(part) or inspect.isroutine(part):
-        yield inspect.getsource(part).encode()
+        yield from (code.encode() for code in code_of(part))
     else:
         yield json.dumps(part, sort_keys=True).encode()
 
@@ -141,18 +146,74 @@ def load_checkpoint(path, made_from):
     are said in a line, because the work is then done again. Raises PermissionError for a file that
     may not be read: it may be whole, and the work done again would replace it.
     """
-    path = Path(path)
+    content = _read(path)
+    if content is None:
+        return None
+    if content["made_from"] == made_from:
+        return content["state"]
+    print(
+        f"Not resuming from {path.name}: it was made with other data, settings or code. "
+        "Starting again."
+    )
+    return None
+
+
+def _read(path):
+    """Return what a file of ours holds, or None if it is absent or, with a word, damaged."""
     if not path.exists():
         return None
     try:
         # Memory-mapping would keep the file open while a later save replaces it (not on Windows).
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["made_from"] == made_from:
-            return content["state"]
-        reason = "it was made with other data, settings or code"
+        if {"made_from", "state"} <= content.keys():
+            return content
+        reason = "it is no checkpoint"
     except PermissionError:
         raise
     except Exception as error:  # torch.load raises many types for a damaged file
         reason = f"it cannot be read ({type(error).__name__})"
     print(f"Not resuming from {path.name}: {reason}. Starting again.")
     return None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the state of one piece of work is kept, whatever else was made under the same name.
+
+    `path` is the name to which `made_from`, the `fingerprint` of data, settings and code, and
+    `machine`, what else changes numbers (device and PyTorch's build), are added: work that was made
+    from something else, or elsewhere, has a file of its own beside it.
+    """
+
+    path: Path
+    made_from: str
+    machine: str
+
+    @property
+    def file(self):
+        """The file of this work on this machine."""
+        name = f"{self.path.stem}-{self.made_from}-{fingerprint(self.machine)[:4]}"
+        return self.path.with_name(name + self.path.suffix)
+
+    def save(self, state, finished=True):
+        """Write `state`, as `save_checkpoint` does."""
+        save_checkpoint(
+            self.file, self.made_from, {"state": state, "finished": finished, "on": self.machine}
+        )
+
+    def load(self):
+        """Return (state, whether it is finished), or (None, False) if there is nothing to use.
+
+        What is finished is used from another machine, too, which is said; what is not finished goes
+        on only where it began, to the same numbers as without the interruption.
+        """
+        kept = load_checkpoint(self.file, self.made_from)
+        if kept is not None:
+            return kept["state"], kept["finished"]
+        elsewhere = f"{glob.escape(self.path.stem)}-{self.made_from}-*{self.path.suffix}"
+        for path in sorted(self.path.parent.glob(elsewhere)):
+            kept = load_checkpoint(path, self.made_from) if path != self.file else None
+            if kept is not None and kept["finished"]:
+                print(f"{self.path.stem}: taken as it was computed on {kept['on']}.")
+                return kept["state"], True
+        return None, False

@@ -1,19 +1,18 @@
 """Practical 1: a network with a new last layer, its body frozen, fine-tuned or from scratch."""
 
 import copy
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from torch.nn import functional as F
-from torchvision.transforms import v2 as transforms
 
-from dlapps import runtime
-from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
+from dlapps import steps, training, views
+from dlapps.datasets.image_set import resize
 from dlapps.models import features
-from dlapps.models.checks import check_counts, check_uint8_images
+from dlapps.models.checks import check_counts, check_positive, check_uint8_images
 
 RECORDED = ("loss", "train_accuracy", "test_accuracy")
 
@@ -37,8 +36,7 @@ class Settings:
 
     def __post_init__(self):
         check_counts(epochs=self.epochs, batch_size=self.batch_size, size=self.size)
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}, expected a positive number")
+        check_positive(learning_rate=self.learning_rate)
         for name, below in [("weight_decay", float("inf")), ("label_smoothing", 1)]:
             if not 0 <= getattr(self, name) < below:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < {below}")
@@ -115,96 +113,64 @@ def accuracy(model, test, size, mirrored=False, quiet=False):
     return (predictions == test.labels).double().mean().item()
 
 
-def augment(images, size):
-    """Return a random view of each uint8 image (N, C, H, W): (N, C, size, size), uint8.
+def prepared(images, size):
+    """Return uint8 images (N, C, H, W) of which random windows are shown at `size` pixels.
 
-    A view is a window of half to all of the image, of a shape from 3:4 to 4:3, resized, and in half
-    of the cases flipped from left to right. It draws from PyTorch's global random state.
+    Smaller if they are so large that a window of half an image would be shown smaller than it is:
+    reduced well once, not each time badly.
     """
-    change = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(size, scale=(0.5, 1), antialias=True),
-            transforms.RandomHorizontalFlip(),
-        ]
-    )
-    return torch.stack([change(image) for image in images])
+    side = round(size / math.sqrt(0.5))
+    return resize(images, side) if min(images.shape[2:]) > side else images
 
 
 def train(model, data, settings, *, test=None, checkpoint=None, description="Training"):
     """Train all of a `Classifier` in place on an ImageSet, with random views of its images.
 
-    `test`, an ImageSet, is classified after each epoch, which influences nothing. With
-    `checkpoint`, a path, the state after each epoch is kept, and training goes on from there to
-    the same weights, bit for bit (on a CPU).
-    Returns {name of RECORDED: list of one number an epoch}: the mean loss in nats and the accuracy
+    A view is a window of half to all of the image, mirrored in half of the cases, see
+    `views.windows`. `test`, an ImageSet, is classified after each epoch, which influences nothing.
+    `checkpoint`: see `training.run`.
+    Returns {name of RECORDED: list of one number per epoch}: the mean loss in nats and the accuracy
     on the views that were trained on, and the accuracy on `test` (None without it). Raises
-    ValueError if the images are fewer than a batch.
+    ValueError if the images are fewer than a batch, FloatingPointError for a loss that is not
+    finite.
     """
     check_uint8_images(data.images)
     if len(data) < settings.batch_size:
         raise ValueError(f"data has {len(data)} images for batches of {settings.batch_size}")
-    device = runtime.device()
-    model.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    steps = len(data) // settings.batch_size
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, settings.epochs * steps, pct_start=0.2
-    )
-    made_from = fingerprint(
-        [asdict(settings), torch.__version__, device.type, model.layer],
-        data.images, data.labels, *((test.images, test.labels) if test else ()),
-        model.state_dict(), type(model), type(model.network), augment, accuracy, train, _epoch,
-    )  # fmt: skip
-    state = load_checkpoint(checkpoint, made_from) if checkpoint else None
-    history = {name: [] for name in RECORDED}
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    if state is not None:
-        history = state["history"]
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-
-    done = len(history["loss"])
-    total = settings.epochs * steps
-    bar = runtime.progress(None, description, total, initial=done * steps)
-    with bar, runtime.naming_memory("batch_size", settings.batch_size):
-        for epoch in range(done, settings.epochs):
-            # The order, the views and the dropout of an epoch depend on its number alone.
-            torch.manual_seed(settings.seed * 1_000_003 + epoch)
-            loss, correct = _epoch(model, data, optimizer, scheduler, settings, bar)
-            tested = accuracy(model, test, settings.size, quiet=True) if test else None
-            for name, value in zip(RECORDED, (loss, correct, tested), strict=True):
-                history[name].append(value)
-            if checkpoint:
-                state = {name: part.state_dict() for name, part in parts.items()}
-                save_checkpoint(checkpoint, made_from, state | {"history": history})
-    model.eval()
-    return history
-
-
-def _epoch(model, data, optimizer, scheduler, settings, bar):
-    """Train for one epoch; return the mean loss and accuracy. The rest of a batch is left out."""
-    model.train()
+    per_epoch = len(data) // settings.batch_size
+    count = settings.epochs * per_epoch
+    steps.place(model)
     if not settings.batch_statistics:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-    device = model.last.weight.device
-    size, sums = settings.batch_size, torch.zeros(2, device=device)
-    steps = len(data) // size
-    order = torch.randperm(len(data))
-    for step in range(steps):
-        batch = order[step * size : (step + 1) * size]
-        views = model.network.prepare(augment(data.images[batch], settings.size), settings.size)
-        labels = data.labels[batch].to(device)
-        scores = model(views.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(scores, labels, label_smoothing=settings.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        correct = (scores.argmax(1) == labels).float().mean()
-        sums += torch.stack([loss.detach(), correct])
-        bar.update()
-    return (sums / steps).tolist()
+    optimizer = steps.optimizer(torch.optim.AdamW, model, weight_decay=settings.weight_decay)
+    images = prepared(data.images, settings.size)
+    batches = steps.Batches(
+        images, data.labels, settings.batch_size, steps=count, seed=settings.seed
+    )
+
+    def step(at):
+        x, y = batches(at.t)
+        x = views.windows(x, settings.size).expand(-1, 3, -1, -1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        return steps.supervised_step(model, optimizer, x, y, settings.label_smoothing)
+
+    plan = training.Plan(
+        count,
+        ("loss", "accuracy"),
+        {"learning_rate": lambda t: steps.one_cycle(t, count, settings.learning_rate)},
+        settings.seed,
+        watch=lambda t: accuracy(model, test, settings.size, quiet=True) if test else None,
+        watch_at=tuple(range(per_epoch, count + 1, per_epoch)),
+    )
+    state = training.State({"model": model}, {"model": optimizer}, (batches,))
+    tested = (test.images, test.labels) if test else ()
+    made_from = [asdict(settings), model.layer, data.images, data.labels, *tested]
+    made_from += [train, type(model), type(model.network)]
+    result = training.run(
+        step, state, plan, checkpoint=checkpoint, made_from=made_from, description=description
+    ).check()
+    model.eval()
+    columns = *result.means(settings.epochs).values(), [result.watched[t] for t in plan.watch_at]
+    return dict(zip(RECORDED, columns, strict=True))

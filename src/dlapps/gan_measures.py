@@ -5,21 +5,14 @@ or the classes of two sets of images; a set of real images against another one g
 that could be reached at best.
 """
 
-import math
-import sys
 import warnings
 
-import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import nn
-from torch.nn import functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance
-from torchvision.transforms import v2 as transforms
 
-from dlapps import runtime
-from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
-from dlapps.models.checks import check_uint8_images
+from dlapps import runtime, steps, training, views
+from dlapps.models.checks import check_counts, check_uint8_images
 
 
 def train_judge(
@@ -27,50 +20,37 @@ def train_judge(
 ):
     """Train a classifier in place on uint8 images (N, C, 32, 32), turned and shifted a little.
 
-    Adam, whose rate of 0.002 falls to 0 along half a cosine. With `checkpoint`, a path, the state
-    after each epoch is kept, and training goes on from there to the same weights (on a CPU).
+    Adam, whose rate of 0.002 falls to 0 along half a cosine. `checkpoint`: see `training.run`.
     Raises ValueError for labels of another number and for fewer images than a batch.
     """
     check_uint8_images(images)
+    check_counts(epochs=epochs, batch_size=batch_size)
     if len(labels) != len(images) or len(images) < batch_size:
         raise ValueError(
             f"images has {len(images)} rows and labels {len(labels)}, expected as many of both, "
             f"and at least {batch_size}"
         )
-    device = runtime.device()
-    judge.to(device, memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(judge.parameters(), 2e-3)
-    steps = len(images) // batch_size
-    made_from = fingerprint(
-        [epochs, batch_size, seed, torch.__version__, device.type],
-        images, labels, judge.state_dict(), sys.modules[type(judge).__module__], train_judge,
-    )  # fmt: skip
-    state = load_checkpoint(checkpoint, made_from) if checkpoint else None
-    done = 0
-    if state is not None:
-        judge.load_state_dict(state["judge"])
-        optimizer.load_state_dict(state["optimizer"])
-        done = state["epochs"]
-    images, labels = images.to(device), labels.to(device)
-    moved = transforms.RandomAffine(10, translate=(0.07, 0.07), scale=(0.9, 1.1))
-    bar = runtime.progress(None, f"{description} training", epochs * steps, initial=done * steps)
-    with bar:
-        for epoch in range(done, epochs):
-            # Dropout and the views draw from PyTorch's own generator.
-            torch.manual_seed(seed * 1_000_003 + epoch)
-            order = torch.randperm(len(images)).to(device)
-            for step, batch in enumerate(order[: steps * batch_size].split(batch_size)):
-                progress = (epoch * steps + step) / (epochs * steps)
-                optimizer.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * progress))
-                view = moved(images[batch].to(memory_format=torch.channels_last) / 255)
-                loss = F.cross_entropy(judge(view), labels[batch])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                bar.update()
-            if checkpoint:
-                state = {"judge": judge.state_dict(), "optimizer": optimizer.state_dict()}
-                save_checkpoint(checkpoint, made_from, state | {"epochs": epoch + 1})
+    count = epochs * (len(images) // batch_size)
+    steps.place(judge)
+    optimizer = steps.optimizer(torch.optim.Adam, judge)
+    batches = steps.Batches(images, labels, batch_size, steps=count, seed=seed)
+
+    def step(at):
+        x, y = batches(at.t)
+        shift = 0.07 * x.shape[-1]
+        return steps.supervised_step(judge, optimizer, views.turned(x, shift=shift), y)
+
+    plan = training.Plan(
+        count,
+        ("loss", "accuracy"),
+        {"learning_rate": lambda t: steps.cosine(t, count, 2e-3)},
+        seed,
+    )
+    state = training.State({"judge": judge}, {"judge": optimizer}, (batches,))
+    made_from = [epochs, batch_size, images, labels, train_judge, type(judge)]
+    training.run(
+        step, state, plan, checkpoint=checkpoint, made_from=made_from, description=description
+    ).check()
     judge.eval()
 
 
@@ -119,57 +99,76 @@ def frechet_distance(real, fake):
     return max(distance.compute().item(), 0.0)
 
 
-def neighbourhoods(real, fake, count=5):
+def radii(features, count=5):
+    """Return how far the `count`-th nearest neighbour of each of the features (N, D) is, (N,).
+
+    On the device that computes, in double precision. Raises ValueError for `count` rows or fewer.
+    """
+    if len(features) <= count:
+        raise ValueError(f"features has {len(features)} rows, expected more than {count}")
+    features = _placed(features)
+    # The nearest of all is the image itself.
+    parts = [torch.cdist(part, features).kthvalue(count + 1).values for part in _parts(features)]
+    return torch.cat(parts)
+
+
+def neighbourhoods(real, fake, count=5, real_radii=None):
     """Return precision, recall, density and coverage of features fake (M, D) against real (N, D).
 
-    The neighbourhood of an image is the ball up to its `count`-th nearest neighbour in its own set.
+    The neighbourhood of an image is the ball up to its `count`-th nearest neighbour in its own set
+    (`radii`; those of the real images may be handed over).
     Precision: the share of fake images in a real one's neighbourhood; recall: of real images in a
     fake one's (Kynkäänniemi et al., NeurIPS 2019). Density: how many real neighbourhoods a fake
     image lies in, divided by `count`; coverage: the share of real images with a fake one in their
     neighbourhood (Naeem et al., ICML 2020, eq. 5-6).
     Raises ValueError for sets of `count` images or fewer.
     """
-    if min(len(real), len(fake)) <= count:
-        raise ValueError(
-            f"real has {len(real)} rows and fake {len(fake)}, expected more than {count}"
-        )
-    real, fake = np.asarray(real, np.float64), np.asarray(fake, np.float64)
-    among_real, among_fake = (
-        NearestNeighbors(n_neighbors=count, algorithm="brute").fit(part) for part in (real, fake)
-    )
-    # Without an argument an image is not its own neighbour.
-    real_radius = among_real.kneighbors()[0][:, -1]
-    fake_radius = among_fake.kneighbors()[0][:, -1]
-    inside_real, inside_fake = np.zeros(len(fake)), np.zeros(len(real), bool)
-    nearest = np.full(len(real), np.inf)
-    for first in range(0, len(fake), 1000):
-        part = slice(first, first + 1000)
-        distances = _distances(real, fake[part])
-        inside_real[part] = (distances <= real_radius[:, None]).sum(0)
-        inside_fake |= (distances <= fake_radius[None, part]).any(1)
-        nearest = np.minimum(nearest, distances.min(1))
-    return {
-        "precision": float((inside_real > 0).mean()),
-        "recall": float(inside_fake.mean()),
-        "density": float(inside_real.mean() / count),
-        "coverage": float((nearest <= real_radius).mean()),
-    }
+    fake_radii = radii(fake, count)
+    real_radii = radii(real, count) if real_radii is None else real_radii
+    real, fake = _placed(real), _placed(fake)
+    inside_real, inside_fake, nearest = [], torch.zeros(len(real)).to(real), []
+    for part, radius in zip(_parts(fake), _parts(fake_radii), strict=True):
+        distances = torch.cdist(real, part)
+        inside_real.append((distances <= real_radii[:, None]).sum(0))
+        inside_fake += (distances <= radius).sum(1)
+        nearest.append(distances.amin(1))
+    inside_real = torch.cat(inside_real).double()
+    covered = torch.stack(nearest).amin(0) <= real_radii
+    found = (inside_real > 0, inside_fake > 0, inside_real / count, covered)
+    shares = torch.stack([values.double().mean() for values in found]).tolist()
+    return dict(zip(("precision", "recall", "density", "coverage"), shares, strict=True))
 
 
-def _distances(one, other):
-    return torch.cdist(torch.from_numpy(one), torch.from_numpy(other)).numpy()
+def class_radii(features, classes, count=5):
+    """Return `radii` of the features (N, D) among those of their own class, (N,)."""
+    found = torch.empty(len(features), dtype=torch.float64, device=runtime.device())
+    for y in classes.unique():
+        own = (classes == y).to(found.device)
+        found[own] = radii(features[classes == y], count)
+    return found
 
 
-def class_coverage(real, real_classes, fake, fake_classes, count=5):
-    """Return the mean over the classes of the coverage within a class, see `neighbourhoods`."""
-    return float(
-        np.mean(
-            [
-                neighbourhoods(real[real_classes == y], fake[fake_classes == y], count)["coverage"]
-                for y in real_classes.unique()
-            ]
-        )
-    )
+def class_coverage(real, real_classes, fake, fake_classes, count=5, real_radii=None):
+    """Return the mean over the classes of the coverage within a class, see `neighbourhoods`.
+
+    `real_radii` may be handed over, see `class_radii`.
+    """
+    if real_radii is None:
+        real_radii = class_radii(real, real_classes, count)
+    shares = []
+    for y in real_classes.unique():
+        own, others = real_classes == y, fake_classes == y
+        radius = real_radii[own.to(real_radii.device)]
+        shares.append(neighbourhoods(real[own], fake[others], count, radius)["coverage"])
+    return sum(shares) / len(shares)
+
+
+def _placed(features):
+    return features.to(runtime.device(), torch.float64)
+
+
+def _parts(rows):
+    return rows.split(1000)  # not all distances at once
 
 
 def class_shares(classes, count=10):

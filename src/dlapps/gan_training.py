@@ -1,20 +1,15 @@
-"""Practical 4: the losses of GANs, one training loop for all of ours, ways to sample."""
+"""Practical 4: the losses of GANs, the step that trains all of ours, ways to sample."""
 
 import copy
 import math
-import sys
-import time
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from dlapps import runtime
-from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
-from dlapps.models.averages import follow
-from dlapps.models.checks import check_uint8_images
+from dlapps import steps, training
+from dlapps.models.checks import check_counts, check_positive, check_uint8_images
 
 RECORDED = (
     "discriminator_loss",
@@ -26,7 +21,6 @@ RECORDED = (
     "spread",
 )
 LOSSES = "non-saturating", "saturating", "hinge"
-SECONDS_BETWEEN_CHECKPOINTS = 60
 
 
 @dataclass(frozen=True)
@@ -53,9 +47,8 @@ class Settings:
 
     def __post_init__(self):
         counts = "epochs", "batch_size", "discriminator_steps", "generator_steps"
-        for name in (*counts, "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        check_counts(**{name: getattr(self, name) for name in counts})
+        check_positive(learning_rate=self.learning_rate)
         for name in ("beta1", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
@@ -118,49 +111,36 @@ def gradient_penalty(discriminator, real, labels=None):
     return gradient.square().flatten(1).sum(1).mean() / 2
 
 
-def train_step(networks, optimizers, batches, noises, settings):
-    """Update D on each of `batches`, then G through the new D; return `RECORDED`.
+def gan_step(networks, optimizers, batches, noises, settings):
+    """Update D on each of `batches`, then G (Goodfellow et al., 2014, algorithm 1).
 
     `networks` and `optimizers` are those of G and D, in this order. A batch is a pair of real
-    images (N, C, H, W) in [0, 1] and labels (N,) or None, which the generated images take too.
-    `noises` are (N, latent): one for each update of D, of which the last also serves G's first,
-    then one for each further update of G.
+    images x (N, C, H, W) in [0, 1] and labels y (N,) or None, which the generated images take too.
+    `noises` are z (N, latent): one for each update of D, of which the last also serves G's first,
+    then one for each further update of G. Returns {name of RECORDED: of the last updates}.
     """
-    (generator, discriminator), (generator_optimizer, discriminator_optimizer) = (
-        networks,
-        optimizers,
-    )
-    own, further = noises[: len(batches)], noises[len(batches) :]
-    for number, ((real, labels), z) in enumerate(zip(batches, own, strict=True), start=1):
-        with torch.set_grad_enabled(number == len(batches)):
-            fake = generator(z, labels)
-        real_logits = discriminator(real, labels)
-        fake_logits = discriminator(fake.detach(), labels)
-        loss_d = discriminator_loss(real_logits, fake_logits, settings.loss)
+    (G, D), (optimizer_G, optimizer_D) = networks, optimizers
+    for k, (x, y) in enumerate(batches, start=1):
+        with torch.set_grad_enabled(k == len(batches)):
+            fake = G(noises[k - 1], y)
+        D_x, D_fake = D(x, y), D(fake.detach(), y)
+        L_D = discriminator_loss(D_x, D_fake, settings.loss)
         if settings.r1:
-            loss_d = loss_d + settings.r1 * gradient_penalty(discriminator, real, labels)
-        discriminator_optimizer.zero_grad()
-        loss_d.backward()
-        discriminator_optimizer.step()
+            L_D = L_D + settings.r1 * gradient_penalty(D, x, y)
+        steps.update(optimizer_D, L_D)
+    for z in (None, *noises[len(batches) :]):
+        fake = fake if z is None else G(z, y)
+        L_G = generator_loss(D(fake, y), settings.loss)
+        steps.update(optimizer_G, L_G, of=G)
+    gradients = [gradient_length(network) for network in (D, G)]
+    spread = fake.detach().std(0, correction=0).mean()
+    found = [L_D, L_G, D_x.sigmoid().mean(), D_fake.sigmoid().mean(), *gradients, spread]
+    return dict(zip(RECORDED, found, strict=True))
 
-    discriminator.requires_grad_(False)  # G's updates need no gradients of D's weights
-    for z in (None, *further):
-        if z is not None:
-            fake = generator(z, labels)
-        loss_g = generator_loss(discriminator(fake, labels), settings.loss)
-        generator_optimizer.zero_grad()
-        loss_g.backward()
-        generator_optimizer.step()
-    discriminator.requires_grad_(True)
 
-    with torch.no_grad():
-        chances = [logits.sigmoid().mean() for logits in (real_logits, fake_logits)]
-        gradients = [
-            torch.nn.utils.get_total_norm([p.grad for p in network.parameters()])
-            for network in (discriminator, generator)
-        ]
-        deviation = fake.std(0, correction=0).mean()
-        return torch.stack([loss_d, loss_g, *chances, *gradients, deviation])
+def gradient_length(network):
+    """Return the Euclidean length of the gradients of all weights of a network."""
+    return torch.stack([weight.grad.norm() for weight in network.parameters()]).norm()
 
 
 def train(
@@ -181,88 +161,71 @@ def train(
     whose images are kept after each number of iterations in `snapshots`, and at the end. With
     `settings.average` it is the generator's running average that draws them, and that the
     generator is in the end. Training stops, and says so, at the first number that is not finite.
-    With `checkpoint`, a path, the training is saved each minute and goes on from there: to the same
-    weights, bit for bit, as without the interruption (on a CPU).
+    `checkpoint`: see `training.run`.
     Raises ValueError if the images are fewer than a batch or do not match the labels.
     """
+    check_data(images, labels, settings, generator)
+    count = settings.epochs * (len(images) // settings.batch_size)
+    G, D = steps.place(generator), steps.place(discriminator)
+    averaged = copy.deepcopy(G).requires_grad_(False) if settings.average else None
+    betas = settings.beta1, 0.999
+    optimizers = [steps.optimizer(torch.optim.Adam, n, betas=betas) for n in (G, D)]
+    draws = settings.discriminator_steps
+    batches = steps.Batches(
+        images, labels, settings.batch_size, steps=count, draws=draws, seed=settings.seed
+    )
+
+    def step(at):
+        drawn = [batches(at.t, draw) for draw in range(draws)]
+        count = draws + settings.generator_steps - 1
+        z = torch.randn(count, settings.batch_size, G.latent, device=at.t.device)
+        return gan_step((G, D), optimizers, drawn, z.unbind(), settings)
+
+    plan = training.Plan(
+        count,
+        RECORDED,
+        {"learning_rate": lambda t: settings.learning_rate},
+        settings.seed,
+        settings.average,
+        watch=lambda t: generate(averaged or G, *fixed),
+        watch_at=tuple(sorted({*(s for s in snapshots if s < count), count})),
+    )
+    state = training.State(
+        {"generator": G, "discriminator": D},
+        dict(zip(("generator", "discriminator"), optimizers, strict=True)),
+        (batches,),
+        {"generator": averaged} if averaged else {},
+    )
+    made_from = [asdict(settings), images, *(y for y in (labels, *fixed) if y is not None)]
+    made_from += [train, type(G), type(D)]
+    result = training.run(
+        step, state, plan, checkpoint=checkpoint, made_from=made_from, description=description
+    )
+    if averaged:
+        G.load_state_dict(averaged.state_dict())
+    records = {name: values.tolist() for name, values in result.records.items()}
+    found = failures(records, spread(images))
+    for kind, iteration in found.items():
+        print(f"{description}: {kind} from iteration {iteration}")
+    return History(records, result.watched, found, result.seconds)
+
+
+def check_data(images, labels, settings, generator):
+    """Raise unless uint8 images (N, C, H, W) fill a batch and labels, if any, are theirs."""
     check_uint8_images(images)
     if len(images) < settings.batch_size:
         raise ValueError(f"images has {len(images)} rows for batches of {settings.batch_size}")
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"labels has {len(labels)} rows for {len(images)} images")
-    steps = settings.epochs * (len(images) // settings.batch_size)
-    snapshots = sorted({*(s for s in snapshots if s < steps), steps})
+    check_classes(labels, generator.classes)
 
-    device = runtime.device()
-    networks = [n.to(device, memory_format=torch.channels_last) for n in (generator, discriminator)]
-    averaged = copy.deepcopy(generator).requires_grad_(False) if settings.average else generator
-    betas = (settings.beta1, 0.999)
-    optimizers = [
-        torch.optim.Adam(n.train().parameters(), settings.learning_rate, betas) for n in networks
-    ]
-    noise = torch.Generator().manual_seed(settings.seed)
-    step, records, kept, seconds = 0, torch.zeros(steps, len(RECORDED)), {}, 0.0
 
-    made_from = fingerprint(
-        [asdict(settings), snapshots, torch.__version__, device.type],
-        images, "no labels" if labels is None else labels, fixed[0],
-        *(n.state_dict() for n in networks), *(sys.modules[type(n).__module__] for n in networks),
-        discriminator_loss, generator_loss, gradient_penalty, train_step, train, _order, _batch,
-        follow,
-    )  # fmt: skip
-    state = load_checkpoint(checkpoint, made_from) if checkpoint else None
-    if state is not None:
-        for part, saved in zip([*networks, *optimizers, averaged], state["parts"], strict=True):
-            part.load_state_dict(saved)
-        noise.set_state(state["noise"])
-        step, records, kept = state["step"], state["records"], state["snapshots"]
-        seconds = state["seconds"]
-
-    def save():
-        if checkpoint:
-            parts = [part.state_dict() for part in (*networks, *optimizers, averaged)]
-            state = {"parts": parts, "noise": noise.get_state(), "step": step}
-            state |= {"records": records.cpu(), "snapshots": kept, "seconds": seconds}
-            save_checkpoint(checkpoint, made_from, state)
-
-    def batch(number):
-        chosen = _batch(number, len(images), settings).to(device)
-        real = images[chosen].to(memory_format=torch.channels_last) / 255
-        return real, None if labels is None else labels[chosen]
-
-    images, records = images.to(device), records.to(device)
-    labels = None if labels is None else labels.to(device)
-    updates = settings.discriminator_steps
-    draws = updates + settings.generator_steps - 1
-    started_at, last_save, sound = step, time.monotonic(), True
-    with runtime.progress(None, f"{description} training", total=steps, initial=step) as bar:
-        for step in range(step, steps + 1):  # noqa: B020 - goes on where it stopped
-            sound = step == 0 or bool(records[step - 1].isfinite().all())
-            if (step in snapshots or not sound) and step not in kept:
-                kept[step] = generate(averaged, *fixed)
-            if step == steps or not sound:
-                break
-            if time.monotonic() - last_save > SECONDS_BETWEEN_CHECKPOINTS:
-                save()
-                last_save = time.monotonic()
-            begun = time.perf_counter()
-            batches = [batch(step * updates + k) for k in range(updates)]
-            shape = settings.batch_size, generator.latent
-            noises = [torch.randn(shape, generator=noise).to(device) for _ in range(draws)]
-            records[step] = train_step(networks, optimizers, batches, noises, settings)
-            if settings.average:
-                follow(averaged, generator, min(settings.average, 1 - 1 / (step + 1)))
-            seconds += time.perf_counter() - begun
-            bar.update()
-    if step > started_at or state is None:
-        save()
-    if settings.average:
-        generator.load_state_dict(averaged.state_dict())
-    columns = dict(zip(RECORDED, records[:step].cpu().T.tolist(), strict=True))
-    found = failures(columns, spread(images.cpu()))
-    for kind, iteration in found.items():
-        print(f"{description}: {kind} from iteration {iteration}")
-    return History(columns, kept, found, seconds / step)
+def check_classes(labels, classes):
+    """Raise ValueError unless labels, or None, are numbers of classes, if there are classes."""
+    if labels is not None and classes is not None and len(labels):
+        low, high = labels.min().item(), labels.max().item()
+        if low < 0 or high >= classes:
+            raise ValueError(f"labels has values in [{low}, {high}], expected 0 to {classes - 1}")
 
 
 def failures(records, real_spread, window=100, share=0.1):
@@ -298,19 +261,6 @@ def failures(records, real_spread, window=100, share=0.1):
         if first is not None:
             found[kind] = first
     return found
-
-
-@lru_cache(maxsize=1)
-def _order(epoch, count, seed):
-    """Return a permutation of `count` images that depends on the epoch and the seed alone."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-
-
-def _batch(number, count, settings):
-    """Return the indices of a batch of images; an epoch leaves out what fills no batch."""
-    epoch, batch = divmod(number, count // settings.batch_size)
-    first = batch * settings.batch_size
-    return _order(epoch, count, settings.seed)[first : first + settings.batch_size]
 
 
 def fixed_inputs(generator, count=80, seed=0):
@@ -356,7 +306,9 @@ def generate(generator, z, labels=None, batch_size=500):
     """Return uint8 images (N, C, 32, 32) on the CPU for noise (N, latent), in eval mode.
 
     In eval mode batch norm uses its running statistics: an image does not depend on its batch.
+    Raises ValueError for labels that are no classes.
     """
+    check_classes(labels, generator.classes)
     device = next(generator.parameters()).device
     was_training = generator.training
     generator.eval()
@@ -366,9 +318,9 @@ def generate(generator, z, labels=None, batch_size=500):
             part = slice(first, first + batch_size)
             y = None if labels is None else labels[part].to(device)
             images = generator(z[part].to(device), y)
-            batches.append((images * 255).round().to(torch.uint8).cpu())
+            batches.append((images * 255).round().to(torch.uint8))
     generator.train(was_training)
-    return torch.cat(batches).contiguous()
+    return torch.cat(batches).cpu().contiguous()
 
 
 def spread(images, labels=None):
@@ -380,5 +332,11 @@ def spread(images, labels=None):
     """
     check_uint8_images(images)
     groups = [images] if labels is None else [images[labels == y] for y in labels.unique()]
-    deviations = [(group / 255).std(0, correction=0).mean() for group in groups]
-    return torch.stack(deviations).mean().item()
+    return torch.stack([_deviations(group).mean() for group in groups]).mean().item()
+
+
+def _deviations(images):
+    """Return the standard deviation of each pixel over uint8 images, in [0, 1]."""
+    mean = sum((part.double() / 255).sum(0) for part in images.split(1000)) / len(images)
+    squares = sum((part / 255 - mean).square().sum(0) for part in images.split(1000))
+    return (squares / len(images)).sqrt()

@@ -3,13 +3,14 @@
 import re
 import zlib
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 import torch
 from joblib import Parallel, delayed
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import gan_measures, gan_training, runtime
-from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
+from dlapps.files import Checkpoint, fingerprint
 from dlapps.models import gans
 
 MODELS = {
@@ -66,6 +67,21 @@ class Ground:
     test_labels: torch.Tensor
     judge: torch.nn.Module
 
+    @cached_property
+    def reference(self):
+        """The test images as variants are compared with them, see `Reference`."""
+        return Reference(self.judge, self.test, self.test_labels)
+
+
+class Reference:
+    """Real images as a judge reads them: features, labels, and the radii of `neighbourhoods`."""
+
+    def __init__(self, judge, images, labels):
+        self.judge, self.labels = judge, labels
+        self.features, _ = gan_measures.read(judge, images)
+        self.radii = gan_measures.radii(self.features)
+        self.class_radii = gan_measures.class_radii(self.features, labels)
+
 
 def run(variant, ground, folder, snapshots=()):
     """Train one variant and measure it; return a dictionary of the result.
@@ -76,16 +92,16 @@ def run(variant, ground, folder, snapshots=()):
     """
     name = re.sub("[^a-z0-9]+", "_", variant.name.lower()).strip("_")
     name += f"-{zlib.crc32(variant.name.encode()):08x}"  # "rate × 10" and "rate ÷ 10" are two
-    path = folder / f"{name}-result.pt"
     generator, discriminator = variant.networks()
     settings = gan_training.Settings(**variant.settings)
     conditional = generator.classes is not None
     made_from = fingerprint(
-        [asdict(variant), list(snapshots), torch.__version__, runtime.device().type],
+        [asdict(variant), list(snapshots)],
         ground.images, ground.labels, ground.test, ground.test_labels, ground.judge.state_dict(),
-        gan_training, gan_measures, gans, measure,
+        run, type(ground.judge),
     )  # fmt: skip
-    result = load_checkpoint(path, made_from)
+    kept = Checkpoint(folder / f"{name}-result.pt", made_from, runtime.machine())
+    result, _ = kept.load()
     if result is not None:
         return result
     size = variant.generator.get("size", ground.images.shape[-1])
@@ -110,7 +126,7 @@ def run(variant, ground, folder, snapshots=()):
         "seconds": history.seconds,
         "generator": generator.state_dict(),
     }
-    save_checkpoint(path, made_from, result)
+    kept.save(result)
     return result
 
 
@@ -142,25 +158,23 @@ def measure(generator, ground, gan_train=False, seed=1):
     z = torch.randn(count, generator.latent, generator=torch.Generator().manual_seed(seed))
     labels = None if generator.classes is None else torch.arange(count) % generator.classes
     images = resized(gan_training.generate(generator, z, labels), ground.test.shape[-1])
-    measures = compare(ground.judge, ground.test, ground.test_labels, images, labels)
+    measures = compare(ground.reference, images, labels)
     if gan_train and labels is not None:
         measures["gan train"] = train_on_generated(generator, ground, seed)
     return measures
 
 
-def compare(judge, real, real_labels, images, labels=None):
-    """Return the figures of merit of uint8 images (M, C, 32, 32) beside real (N, C, 32, 32)."""
-    real_features, _ = gan_measures.read(judge, real)
-    features, read = gan_measures.read(judge, images)
-    classes = judge.head.out_features
-    measures = {"frechet": gan_measures.frechet_distance(real_features, features)}
-    measures |= gan_measures.neighbourhoods(real_features, features)
-    shares, variation = gan_measures.class_shares(read, classes)
+def compare(real, images, labels=None):
+    """Return the figures of merit of uint8 images (M, C, 32, 32) beside a `Reference`."""
+    features, read = gan_measures.read(real.judge, images)
+    measures = {"frechet": gan_measures.frechet_distance(real.features, features)}
+    measures |= gan_measures.neighbourhoods(real.features, features, real_radii=real.radii)
+    shares, variation = gan_measures.class_shares(read, real.judge.head.out_features)
     measures |= {"shares": shares.tolist(), "variation": variation}
     if labels is not None:
         measures["agreement"] = (read == labels).double().mean().item()
         measures["class coverage"] = gan_measures.class_coverage(
-            real_features, real_labels, features, labels
+            real.features, real.labels, features, labels, real_radii=real.class_radii
         )
     return measures
 

@@ -9,12 +9,14 @@ import re
 import shutil
 import stat
 import sys
+import time
 import warnings
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from joblib import Parallel, delayed, parallel_config
 from tqdm import TqdmWarning, tqdm
@@ -49,6 +51,11 @@ def pick(*, quick, full):
 def device():
     """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def machine():
+    """Return what changes the bits of a training, beside data, settings and code, as words."""
+    return f"torch {torch.__version__}, {device().type}"
 
 
 def images_at_once(device):
@@ -157,18 +164,37 @@ def checkpoint_path(notebook, name):
 
 
 def seed_everything(seed):
-    """Seed Python, NumPy and PyTorch, and choose deterministic algorithms.
+    """Seed Python, NumPy and PyTorch; on a CPU, choose deterministic algorithms.
 
     On a CPU the same seed, code, versions and number of threads then give the same bits. On a GPU
-    the few operations without a deterministic version warn instead of failing.
+    no bits are promised; products of float32 are of float32 there, and round no factor to TF32.
     """
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries that draw from NumPy's global state
     torch.manual_seed(seed)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(not torch.cuda.is_available())
     # Filling fresh memory guards against bugs, not against chance, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def clock():
+    """Return the time in seconds, after all work of a GPU has ended."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def free_memory(device):
+    """Return the bytes that are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def fits(size, device):
+    """Return whether data of `size` bytes may lie on a device: always where they are anyway."""
+    return device.type == "cpu" or size <= free_memory(device) // 2
 
 
 def progress(iterable, description, total=None, initial=0, disable=False):
@@ -233,7 +259,7 @@ def keep_on_drive(mount="/content/drive"):
     here.symlink_to(there, target_is_directory=True)
 
 
-def _out_of_memory(error):
+def is_out_of_memory(error):
     """Return whether an error says that the memory of the GPU or the computer is exhausted."""
     return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
@@ -246,7 +272,7 @@ def naming_memory(argument, value):
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise MemoryError(f"{argument} is {value}: out of memory, set a smaller one") from error
 

@@ -1,5 +1,6 @@
-"""Checks of the images that networks are given, and of how many of anything."""
+"""Checks of the images that networks are given, and of numbers in settings."""
 
+import math
 from numbers import Integral
 
 import torch
@@ -14,20 +15,33 @@ def check_counts(**values):
             raise ValueError(f"{name} is {value}, expected at least 1")
 
 
+def check_positive(**values):
+    """Raise ValueError unless each value is a finite number above 0."""
+    for name, value in values.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} is {value}, expected a positive number")
+
+
 def check_images(images, channels=3, name="images"):
     """Raise unless `images` is a float tensor (N, channels, H, W) in [0, 1], with N at least 1.
 
     Raises TypeError for another type, ValueError for another shape or range (NaN included); `name`
-    is what the message calls the images.
+    is what the message calls the images. A GPU is waited for: what is called in a loop, and every
+    network, checks the form alone (`check_image_form`).
     """
-    if not isinstance(images, torch.Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
-        raise TypeError(f"{name} is {kind}, expected a float tensor with values in [0, 1]")
-    _check_shape(images, (channels,), name)
+    check_image_form(images, channels, name)
     with torch.no_grad():
         low, high = (bound.item() for bound in images.aminmax())
     if not (low >= 0 and high <= 1):  # also false for NaN
         raise ValueError(f"{name} has values in [{low:g}, {high:g}], expected [0, 1]")
+
+
+def check_image_form(images, channels=3, name="images"):
+    """Raise as `check_images` does for another type or shape, without a look at the values."""
+    if not isinstance(images, torch.Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
+        raise TypeError(f"{name} is {kind}, expected a float tensor with values in [0, 1]")
+    _check_shape(images, (channels,), name)
 
 
 def check_uint8_images(images, channels=(1, 3)):

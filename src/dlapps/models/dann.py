@@ -3,13 +3,14 @@
 import torch
 from torch import nn
 
-from dlapps.models.checks import check_images
+from dlapps.models.checks import check_image_form
 
 
 class GradientReversal(torch.autograd.Function):
     """The identity, whose gradient is multiplied by -factor (Ganin et al., JMLR 2016, eq. 13-14).
 
     R(x) = x and dR/dx = -factor I: what follows minimises its loss, what lies before maximises it.
+    The factor is a number or a 0-dimensional tensor.
     """
 
     @staticmethod
@@ -66,7 +67,7 @@ class DANN(nn.Module):
 
     def features(self, images):
         """Return the features (N, width) of images (N, 1 or 3, 28, 28) in [0, 1]."""
-        check_images(images, channels=images.shape[1] if images.shape[1:2] == (1,) else 3)
+        check_image_form(images, channels=images.shape[1] if images.shape[1:2] == (1,) else 3)
         if images.shape[2:] != (28, 28):
             raise ValueError(f"images has shape {tuple(images.shape)}, expected (N, C, 28, 28)")
         return self.feature_extractor(2 * images.expand(-1, 3, -1, -1) - 1)

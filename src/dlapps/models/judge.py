@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from dlapps.models.checks import check_images
+from dlapps.models.checks import check_image_form
 
 
 class Judge(nn.Module):
@@ -31,7 +31,7 @@ class Judge(nn.Module):
 
     def features(self, images):
         """Return the last hidden layer (N, width) for images (N, channels, 32, 32) in [0, 1]."""
-        check_images(images, self.channels)
+        check_image_form(images, self.channels)
         if images.shape[2:] != (32, 32):
             raise ValueError(f"images has shape {tuple(images.shape)}, expected (N, C, 32, 32)")
         return self.body(2 * images - 1)
