@@ -257,6 +257,11 @@ def test_the_teacher_is_the_average_that_is_tested_and_kept():
     assert history["accepted"] == [1.0, 1.0]
     own = adaptation.with_statistics_of(net, digits(channels=3, seed=2).images)
     assert history["target_accuracy"][-1] == adaptation.accuracy(own, digits(20, 3, seed=4))
+    images = digits(60, channels=3, seed=5).images
+    expected, found = (
+        adaptation.with_statistics_of(n, images) for n in (net, adaptation._teacher_of(net))
+    )
+    assert same_weights(expected, found)  # batch norms' averages among them
     student = network()
     train(student, epochs=2, augment="shape")
     assert not same_weights(net, student)

@@ -351,11 +351,12 @@ def digits(channels=1, side=32):
 
 def train_dann(target_labels=None, **options):
     source, target = digits(side=28), digits(3, 28)
-    settings = adaptation.Settings(epochs=2, batch_size=8, **options)
-    adaptation.train(
-        dann.DANN(), source, target.images, settings, tests=(source, target),
-        target_labels=target_labels,
-    )  # fmt: skip
+    torch.manual_seed(0)
+    net, settings = dann.DANN(), adaptation.Settings(epochs=2, batch_size=8, **options)
+    history = adaptation.train(
+        net, source, target.images, settings, tests=(source, target), target_labels=target_labels
+    )
+    return [weights(net), *(torch.tensor(values) for values in history.values() if values[0])]
 
 
 def train_gan(kinds=(gans.DCGANGenerator, gans.DCGANDiscriminator), **options):
@@ -364,15 +365,28 @@ def train_gan(kinds=(gans.DCGANGenerator, gans.DCGANDiscriminator), **options):
     data, settings = digits(), gan_training.Settings(epochs=2, batch_size=8, **options)
     labels = data.labels if networks[0].classes else None
     fixed = gan_training.fixed_inputs(networks[0], 2)
-    gan_training.train(*networks, data.images, labels, settings, fixed=fixed)
+    history = gan_training.train(*networks, data.images, labels, settings, fixed=fixed)
+    return [*map(weights, networks), *map(torch.tensor, history.records.values())]
 
 
-def fine_tune(**options):
+def train_judge():
+    torch.manual_seed(0)
+    judge = Judge()
+    gan_measures.train_judge(judge, digits().images, digits().labels, epochs=2, batch_size=8)
+    return [weights(judge)]
+
+
+def fine_tune():
+    torch.manual_seed(0)
     model = fine_tuning.Classifier(pretrained.build("squeezenet1_1"), 10)
-    settings = fine_tuning.Settings(epochs=1, batch_size=8, size=48, **options)
-    fine_tuning.train(model, digits(side=64), settings)
+    settings = fine_tuning.Settings(epochs=1, batch_size=8, size=48)
+    history = fine_tuning.train(model, digits(side=64), settings)
+    return [weights(model), torch.tensor(history["loss"])]
 
 
+CONDITIONAL = gans.ConditionalDCGANGenerator, gans.ConditionalDCGANDiscriminator
+DENSE = gans.ConditionalGANGenerator, gans.ConditionalGANDiscriminator
+# Each trains a small network and returns its weights and what it recorded.
 TRAININGS = {
     "source alone": lambda: train_dann(reversal=None, augment="shape"),
     "DANN": train_dann,
@@ -382,13 +396,10 @@ TRAININGS = {
     "DCGAN": train_gan,
     "steps of either side": lambda: train_gan(discriminator_steps=2, generator_steps=3),
     "R1, hinge, average": lambda: train_gan(r1=0.1, loss="hinge", average=0.9),
-    "cDCGAN": lambda: train_gan(
-        (gans.ConditionalDCGANGenerator, gans.ConditionalDCGANDiscriminator)
-    ),
-    "cGAN": lambda: train_gan((gans.ConditionalGANGenerator, gans.ConditionalGANDiscriminator)),
-    "judge": lambda: gan_measures.train_judge(
-        Judge(), digits().images, digits().labels, epochs=2, batch_size=8
-    ),
+    "cDCGAN": lambda: train_gan(CONDITIONAL),
+    "D without labels": lambda: train_gan((CONDITIONAL[0], gans.DCGANDiscriminator)),
+    "cGAN": lambda: train_gan(DENSE),
+    "judge": train_judge,
     "fine-tuning": fine_tune,
 }
 
@@ -417,7 +428,7 @@ def test_no_step_waits_for_the_device(name, monkeypatch):
         lambda x: x.nonzero(),
         lambda x: torch.equal(x, x),
         lambda x: F.one_hot(x.long()),
-        lambda x: x.index_put_((x > 0,), torch.ones(())),
+        lambda x: x.index_put_((x > 0,), torch.ones(3)),
     ],
 )
 def test_what_waits_for_the_device_is_heard(waits):

@@ -353,9 +353,9 @@ def with_statistics_of(network, images, count=10_000, batch_size=500):
     other = copy.deepcopy(network).eval()
     for module in other.modules():
         if isinstance(module, _BatchNorm):
+            module.track_running_stats = True  # a teacher's does not
             module.reset_running_stats()
             module.momentum = None  # the plain mean of all batches
-            module.track_running_stats = True  # a teacher's did not
             module.train()
     chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).long()
     device = next(other.parameters()).device

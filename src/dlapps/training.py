@@ -304,9 +304,9 @@ class _Player:
 
 
 class Synchronisations(TorchDispatchMode):
-    """Notes in `found` the operators of a block for which a GPU would have to be waited for."""
+    """Notes in `found` the operators of a block for which the host would have to wait for a GPU."""
 
-    NAMES = "_local_scalar_dense", "_unique2", "equal", "masked_select", "nonzero", "unique_dim"
+    WAITING = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
 
     def __init__(self):
         super().__init__()
@@ -315,13 +315,14 @@ class Synchronisations(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         name = function.overloadpacket.__name__
-        waits = name in self.NAMES
-        if name in ("index", "index_put_"):  # a mask has to be counted
-            waits = any(i is not None and i.dtype == torch.bool for i in args[1])
-        elif name == "_to_copy":
-            waits = result.device != args[0].device
-        elif name == "copy_":
-            waits = args[0].device != args[1].device
+        waits = not self.WAITING.isdisjoint(function.tags)
+        if name in ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_"):
+            # What a mask marks has to be counted, but for a number that is put there.
+            masks = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+            waits = masks and ("put" not in name or args[2].ndim > 0)
+        elif name in ("_to_copy", "copy_"):
+            source = args[name == "copy_"]
+            waits = source.device != result.device
         if waits:
             self.found.add(name)
         return result
