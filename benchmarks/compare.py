@@ -1,10 +1,10 @@
-"""Two ways to do the same work, timed in turns in one process: what all benchmarks here share."""
+"""Two ways to do the same work, timed in turns: what all benchmarks here share."""
 
 import importlib
 import io
 import multiprocessing
+import re
 import statistics
-import time
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -14,13 +14,21 @@ from dlapps import runtime
 from dlapps.files import write_json
 
 FOLDER = Path(__file__).resolve().parent / "results"
+MACHINES = "CPU", "GPU"  # the columns of RESULTS.md
 
 
-def synchronised_clock():
-    """Return the time in seconds, after all work of a GPU has ended."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
+def by_device(*, cpu, gpu):
+    """Return the argument for the device in use: a target, or how much work is timed.
+
+    A GPU takes more of it: a training has to pay for its warm-up and the capture of its graph.
+    """
+    return gpu if torch.cuda.is_available() else cpu
+
+
+def folder(machine=None):
+    """Return the folder of the results of a machine of MACHINES, by default of this one."""
+    machine = machine or by_device(cpu="CPU", gpu="GPU")
+    return FOLDER / "gpu" if machine == "GPU" else FOLDER
 
 
 def compare(task, peer, ours, theirs, *, agreement, target=None, rounds=5):
@@ -86,19 +94,26 @@ def peer_of(name):
 
 
 def _serve(name, connection):
-    """Go through the rows of the module `name` and call what is theirs when it is their turn."""
+    """Go through the rows of the module `name` and call what is theirs when it is their turn.
+
+    Peers have PyTorch's defaults, as their users do. `seed_everything` changes two of them for the
+    whole process: without TF32, which our trainings choose themselves, a peer would be slower on a
+    GPU, and with deterministic algorithms alone on a CPU.
+    """
     global _connection, _serves
     _connection, _serves = connection, True
     runtime.keep_freed_memory(False)
     runtime.seed_everything(0)
+    torch.backends.cudnn.allow_tf32 = True
+    torch.use_deterministic_algorithms(False)
     with redirect_stdout(io.StringIO()):  # the first process draws the same bars
         importlib.import_module(name).rows()
 
 
 def _seconds(function):
-    begin = synchronised_clock()
+    begin = runtime.clock()
     function()
-    return synchronised_clock() - begin
+    return runtime.clock() - begin
 
 
 def apart(one, other):
@@ -119,21 +134,43 @@ def machine():
 
 
 def save(name, rows):
-    """Write results/<name>.json: the machine, and the rows of a benchmark."""
-    write_json(FOLDER / f"{name}.json", {"machine": machine(), "rows": rows})
+    """Write <name>.json of this machine: what it is, and the rows of a benchmark."""
+    write_json(folder() / f"{name}.json", {"machine": machine(), "rows": rows})
 
 
-def table(rows):
-    """Return rows as a Markdown table."""
+def table(results):
+    """Return {machine of MACHINES: its rows} as one Markdown table, machines side by side."""
+    rows = {machine: _keyed(results.get(machine, [])) for machine in MACHINES}
     lines = [
-        "| task | beside | times as fast | range | target | seconds | the results |",
+        "| task | beside | times as fast, CPU | GPU | seconds, CPU | GPU | the results |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        target = "" if row["target"] is None else f"≥ {row['target']:g}"
-        lines.append(
-            f"| {row['task']} | {row['peer']} | **{row['ratio']:.2f}** | "
-            f"{row['lowest']:.2f} to {row['highest']:.2f} | {target} | {row['seconds']:.2f} | "
-            f"{row['agreement']} |"
-        )
+    for key in dict.fromkeys(key for of_machine in rows.values() for key in of_machine):
+        found = {machine: rows[machine][key] for machine in MACHINES if key in rows[machine]}
+        cells = [_together(found, "task"), key[1], *(_ratio(found.get(m)) for m in MACHINES)]
+        cells += [f"{found[m]['seconds']:.3g}" if m in found else "" for m in MACHINES]
+        lines.append(f"| {' | '.join([*cells, _together(found, 'agreement')])} |")
     return "\n".join(lines)
+
+
+def _keyed(rows):
+    """Return {(what the task is called, without its sizes; peer): row}."""
+    keyed = {(re.split("[:,]", row["task"])[0], row["peer"]): row for row in rows}
+    if len(keyed) < len(rows):
+        raise ValueError(f"two of {len(rows)} rows have the same task and peer: {list(keyed)}")
+    return keyed
+
+
+def _ratio(row):
+    if row is None:
+        return "not recorded"
+    target = "" if row["target"] is None else f"; ≥ {row['target']:g}"
+    return f"**{row['ratio']:.2f}** ({row['lowest']:.2f} to {row['highest']:.2f}{target})"
+
+
+def _together(found, name):
+    """Return what the machines' rows say under `name`, once if they say the same."""
+    texts = {machine: row[name] for machine, row in found.items()}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "<br>".join(f"{machine}: {text}" for machine, text in texts.items())

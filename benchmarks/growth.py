@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of images: each point in a process of its own.
+"""How time and memory grow with the number of images; on a CPU each point in its own process.
 
 python benchmarks/growth.py TASK COUNT     # prints one point, as JSON
 """
@@ -7,11 +7,11 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from compare import by_device, folder
 
 from dlapps import adaptation, adversarial, class_images, gan_training, plotting, runtime, saliency
 from dlapps.datasets import ImageSet
@@ -81,28 +81,45 @@ TASKS = {
 
 
 def point(task, count):
-    """Return the seconds and the MiB that a task of `count` takes beyond what it begins with."""
+    """Return the seconds and the MiB that a task of `count` takes beyond what it begins with.
+
+    The memory is the device's.
+    """
     torch.manual_seed(0)
     work = TASKS[task][0](count)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin = time.perf_counter()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    before = _most_memory()
+    begin = runtime.clock()
     work()
-    seconds = time.perf_counter() - begin
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"count": count, "seconds": seconds, "MiB": (after - before) / 1024}
+    seconds = runtime.clock() - begin
+    return {"count": count, "seconds": seconds, "MiB": (_most_memory() - before) / 2**20}
+
+
+def _most_memory():
+    """Return the most bytes that were in use at once: of a GPU, or by this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _in_a_process(task, count):
+    """Return a point from a process of its own, whose memory nothing else has raised."""
+    command = [sys.executable, str(Path(__file__).resolve()), task, str(count)]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(finished.stdout.strip().splitlines()[-1])
 
 
 def rows():
     """Return {task: its points}, and draw them."""
     found = {}
+    measure = by_device(cpu=_in_a_process, gpu=point)
     for task, (_, name, counts, _) in TASKS.items():
-        points = []
-        for count in runtime.progress(counts, name):
-            command = [sys.executable, str(Path(__file__).resolve()), task, str(count)]
-            finished = subprocess.run(command, check=True, capture_output=True, text=True)
-            points.append(json.loads(finished.stdout.strip().splitlines()[-1]))
-        found[task] = points
-    draw(found, Path(__file__).resolve().parent / "results" / "growth.png")
+        counts = [by_device(cpu=1, gpu=8) * count for count in counts]
+        if torch.cuda.is_available():
+            point(task, counts[0])  # so that no point pays for what a process prepares once
+        found[task] = [measure(task, count) for count in runtime.progress(counts, name)]
+    draw(found, folder() / "growth.png")
     return found
 
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from compare import compare
+from compare import by_device, compare
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
@@ -16,6 +16,7 @@ from torchvision.transforms import functional
 
 from dlapps import adaptation, datasets, gan_training, runtime
 from dlapps.models import dann, gans
+from dlapps.steps import Batches
 
 BATCH = 64
 
@@ -73,12 +74,19 @@ class Files(Arrays):
             return TRANSFORM(image.convert("RGB")), self.part.labels[index]
 
 
+def _order(images, size, stream=0):
+    """Return the indices of the images in the order in which our training's epoch draws them."""
+    batches = Batches(images, None, size, steps=len(images) // size, stream=stream)
+    return batches.order.flatten().tolist()
+
+
 def dann_rows():
     """Return a row for an epoch of DANN, the same network, batches and settings on both sides."""
     name = runtime.pick(quick="mnist-5000", full="mnist")
-    count = runtime.pick(quick=16 * BATCH, full=64 * BATCH)
-    source = datasets.load(name).subset(range(count))
-    target = datasets.load(name.replace("mnist", "mnist-m")).subset(range(count))
+    source, target = (datasets.load(n) for n in (name, name.replace("mnist", "mnist-m")))
+    count = by_device(cpu=runtime.pick(quick=16 * BATCH, full=64 * BATCH), gpu=20_000)
+    count = min(count, len(source), len(target))
+    source, target = (part.subset(range(count)) for part in (source, target))
     tests = [part.subset(range(BATCH)) for part in (source, target)]
     device = runtime.device()
     torch.manual_seed(0)
@@ -86,6 +94,7 @@ def dann_rows():
     settings = adaptation.Settings(epochs=1, batch_size=BATCH)
     folder = tempfile.TemporaryDirectory()
     domains = Arrays(source), Files(target, folder.name)
+    orders = [_order(part.images, BATCH, n) for n, part in enumerate((source, target))]
     ends = {}
 
     def ours():
@@ -96,12 +105,8 @@ def dann_rows():
     def usual():
         network = copy.deepcopy(start).to(device).train()
         optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate)
-        orders = [
-            torch.randperm(count, generator=torch.Generator().manual_seed(domain))
-            for domain in (0, 1)
-        ]
         loaders = [
-            DataLoader(domain, BATCH, sampler=order.tolist())
+            DataLoader(domain, BATCH, sampler=order)
             for domain, order in zip(domains, orders, strict=True)
         ]
         criterion = nn.BCEWithLogitsLoss()
@@ -130,13 +135,13 @@ def dann_rows():
     ours(), usual()
     return [
         compare(
-            f"DANN: an epoch of {count:,} images a domain, {target.name}",
+            f"DANN: an epoch of {count:,} images per domain, {target.name}",
             "DataLoaders of arrays and PNG files, NCHW",
             ours,
             usual,
             agreement=f"label loss of the epoch {ends['ours']:.3f} and {ends['usual']:.3f}",
-            target=3.0,
-            rounds=7,
+            target=by_device(cpu=3.0, gpu=20),
+            rounds=by_device(cpu=7, gpu=3),
         )
     ]
 
@@ -147,15 +152,21 @@ def gan_rows():
     device = runtime.device()
     rows = []
     models = {
-        "DCGAN": (20, *2 * [(gans.DCGANGenerator, gans.DCGANDiscriminator)]),
+        "DCGAN": (
+            by_device(cpu=20, gpu=400),
+            by_device(cpu=1.5, gpu=8),
+            *2 * [(gans.DCGANGenerator, gans.DCGANDiscriminator)],
+        ),
         "cDCGAN": (
-            4,
+            by_device(cpu=4, gpu=200),
+            by_device(cpu=1.5, gpu=4.5),
             (gans.ConditionalDCGANGenerator, gans.ConditionalDCGANDiscriminator),
             (JoinedGenerator, JoinedDiscriminator),
         ),
     }
-    for name, (steps, kinds, usual_kinds) in models.items():
+    for name, (steps, wanted, kinds, usual_kinds) in models.items():
         settings = gan_training.Settings(epochs=1, batch_size=128)
+        steps = min(steps, len(digits) // settings.batch_size)
         part = digits.subset(range(steps * settings.batch_size))
         torch.manual_seed(0)
         starts = [kind().apply(gans.init_weights) for kind in kinds]
@@ -163,6 +174,7 @@ def gan_rows():
         for one, start in zip(usual_starts, starts, strict=True):
             one.load_state_dict(start.state_dict())
         conditional = starts[0].classes is not None
+        order = _order(part.images, settings.batch_size)
         losses = {}
 
         def ours(
@@ -181,6 +193,7 @@ def gan_rows():
         def usual(
             starts=usual_starts,
             part=part,
+            order=order,
             conditional=conditional,
             settings=settings,
             losses=losses,
@@ -191,12 +204,13 @@ def gan_rows():
                 for n in (generator, discriminator)
             ]
             criterion = nn.BCEWithLogitsLoss()
-            noise = torch.Generator().manual_seed(settings.seed)
-            order = gan_training._order(0, len(part), settings.seed).tolist()
-            loader = DataLoader(Arrays(part), settings.batch_size, sampler=order)
+            # A loader draws too: from a generator of its own, so that the noise is ours.
+            own = torch.Generator()
+            loader = DataLoader(Arrays(part), settings.batch_size, sampler=order, generator=own)
+            torch.manual_seed(settings.seed)
             for step, (real, labels) in enumerate(loader):
                 real, labels = real.to(device), labels.to(device) if conditional else None
-                z = torch.randn(len(real), generator.latent, generator=noise).to(device)
+                z = torch.randn(len(real), generator.latent, device=device)
                 ones, zeros = torch.ones(len(real)).to(device), torch.zeros(len(real)).to(device)
                 discriminator.zero_grad()
                 on_real = criterion(discriminator(real, labels), ones)
@@ -222,8 +236,8 @@ def gan_rows():
                 ours,
                 usual,
                 agreement=f"first loss of D {losses['ours']:.5f} and {losses['usual']:.5f}",
-                target=1.5,
-                rounds=7,
+                target=wanted,
+                rounds=by_device(cpu=7, gpu=3),
             )
         )
     return rows

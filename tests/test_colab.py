@@ -207,7 +207,7 @@ class Pip:
 @pytest.fixture
 def wanted(tmp_path):
     file = tmp_path / "requirements.txt"
-    lines = ["# a comment", "", "torch>=2.2", "numpy>=1.24  # why", "mlxtend>=0.23"]
+    lines = ["# a comment", "", "torch>=2.4", "numpy>=1.24  # why", "mlxtend>=0.23"]
     file.write_text("\n".join([*lines, "ancient>=1; python_version < '3'"]), encoding="utf-8")
     return file
 

@@ -368,9 +368,10 @@ HARMFUL = {
     "zip: many": (zip_of({str(i): b"" for i in range(9)}), "more than 8 files"),
     "tgz: many": (tgz_of([(str(i), b"") for i in range(9)]), "more than 8 files"),
     "zip: lying size": (lying_zip(bytes(2**20), 1000), "CRC"),
-    "tar: long name": (tar_note(tarfile.GNUTYPE_LONGNAME, 70_000), "declares 70,000 bytes"),
-    "tar: long header": (tar_note(tarfile.XHDTYPE, 70_000), "declares 70,000 bytes"),
-    "tar: negative size": (tar_note(tarfile.REGTYPE, -1024), "declares -1,024 bytes"),
+    # Some versions of Python refuse such headers themselves, with words of their own.
+    "tar: long name": (tar_note(tarfile.GNUTYPE_LONGNAME, 70_000), r"70,000 bytes|no zip or tar"),
+    "tar: long header": (tar_note(tarfile.XHDTYPE, 70_000), r"70,000 bytes|no zip or tar"),
+    "tar: negative size": (tar_note(tarfile.REGTYPE, -1024), r"-1,024 bytes|no zip or tar"),
     "zip: cut": (zip_of({"a.txt": b"x" * 1000})[:-30], "zip"),
     "tgz: cut": (tgz_of([("a.txt", CONTENT)])[:-50], "EOFError"),
     "empty": (b"", "zip or tar"),

@@ -60,7 +60,8 @@ class Plan:
     decay: of the running averages, see `steps.ema`; in the first steps they follow faster.
     watch, watch_at: `watch(t)` is called and its result kept after each number of steps t in
     `watch_at`, 0 being the start. It may read all and changes nothing.
-    tf32: whether float32 products may round their factors to 10 bits on a GPU that does so.
+    tf32: whether the steps' products of float32 may round their factors to 10 bits, on a GPU that
+    does so; never those of `watch`.
     """
 
     steps: int
@@ -165,12 +166,7 @@ class _Run:
         gpus = [self.device] if self.device.type == "cuda" else []
         size = next((batches.size for batches in self.state.batches), None)
         bar = runtime.progress(None, f"{self.description} training", self.plan.steps, self.done)
-        with (
-            bar,
-            runtime.naming_memory("batch_size", size),
-            torch.random.fork_rng(gpus),
-            _kernels(self.device, self.plan.tf32),
-        ):
+        with bar, runtime.naming_memory("batch_size", size), torch.random.fork_rng(gpus):
             self._seed()
             self._go_on(bar, save)
         for optimizer in self.state.optimizers.values():
@@ -191,7 +187,8 @@ class _Run:
             stops = [self.plan.steps, *self.plan.watch_at, self.done + player.at_once]
             stops += [batches.load(self.done) for batches in self.state.batches]
             count = min(stop for stop in stops if stop > self.done) - self.done
-            self.seconds += player.play(count)
+            with _kernels(self.device, self.plan.tf32):
+                self.seconds += player.play(count)
             sound = self.records[self.done : self.done + count].isfinite().all(1).tolist()
             self.finite = all(sound)
             count = count if self.finite else sound.index(False) + 1
@@ -353,7 +350,8 @@ def _checkpoint_of(path, made_from, state, plan):
     After Ctrl-C the same networks hold weights from the middle; a call like the interrupted one
     goes on, so it stands for the start that is remembered with them.
     """
-    settings = [plan.steps, plan.seed, plan.decay, list(plan.watch_at), list(plan.schedules)]
+    settings = [plan.steps, plan.records, list(plan.schedules), plan.seed, plan.decay]
+    settings += [plan.watch_at, plan.tf32]
     rest = fingerprint(settings, *made_from, Batches, ema, _Run.advance)
     machine = runtime.machine()
     if rest in _INTERRUPTED.get(_first(state), {}):
