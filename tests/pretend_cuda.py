@@ -116,8 +116,10 @@ class PretendCuda(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        if func in (aten.is_pinned.default, aten._pin_memory.default):
-            return func is aten._pin_memory.default and args[0].clone()
+        if func is aten.is_pinned.default:
+            return False
+        if func in (aten.pin_memory.default, aten._pin_memory.default):
+            return args[0].clone()
         kwargs.pop("pin_memory", None)
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         pretended = [x for x in tensors if isinstance(x, PretendTensor)]

@@ -5,6 +5,7 @@ import functools
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -161,7 +162,7 @@ def test_arguments_that_are_refused(change, error, message):
 
 def test_a_real_network_is_fooled():
     network = pretrained.load("efficientnet_lite0")
-    images = random_images(2, size=64).float()
+    images = random_images(2, size=64).to(network.mean)
     targets = other_classes(network, images, offset=100)
     result = adversarial.fool(network, images, targets, step=0.5, max_steps=100)
     with torch.no_grad():
@@ -184,6 +185,22 @@ ATTACKS = {
 }
 each_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 GREY = torch.full((1, 3, 4, 4), 0.5).double()
+
+
+FEW = {
+    attack: {"max_queries": 30} if name in ("square", "nes") else {"steps": 3}
+    for name, attack in ATTACKS.items()
+} | {
+    adversarial.fgsm: {},
+    adversarial.one_pixel: {"generations": 1, "population": 5},
+    adversarial.fool: {"max_steps": 3},
+}
+
+
+@functools.cache
+def squeezenet():
+    torch.manual_seed(0)
+    return pretrained.build("squeezenet1_1").requires_grad_(False)
 
 
 def linf_distance(network, images):
@@ -222,6 +239,44 @@ def test_an_estimated_gradient_reaches_the_plane_from_a_little_further_on(factor
     assert result.success.tolist() == [reached]
     assert (result.images - GREY).abs().max() <= epsilon * (1 + 1e-9)
     assert result.queries.item() % 21 == 0 and (result.queries < 2900) == reached
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+def test_an_estimated_gradient_is_the_papers_sum(targeted):
+    """One step of `nes` beside a loop over images, directions and signs."""
+    network, images = small_network(), random_images(3) * 0.8 + 0.1
+    labels = other_classes(network, images, offset=1 if targeted else 0)
+    settings = {"samples": 10, "noise": 0.01, "step": 0.02, "seed": 5}
+    generator = torch.Generator().manual_seed(5)
+    directions = [torch.randn(1, *images.shape[1:], generator=generator) for _ in range(5)]
+    expected = images.clone()
+    for n, label in enumerate(labels):
+        g = torch.zeros_like(images[n : n + 1])
+        for u in directions:
+            for sign in (1, -1):
+                tried = (images[n : n + 1] + sign * 0.01 * u).clamp(0, 1)
+                with torch.no_grad():
+                    log_p = network(tried).log_softmax(1)[0, label]
+                g += sign * (log_p if targeted else -log_p) * u
+        expected[n] += 0.02 * g[0].sign()
+    found = adversarial.nes(
+        network, images, labels, targeted=targeted, epsilon=0.1, max_queries=11, **settings
+    )
+    torch.testing.assert_close(found.images, expected)
+
+
+def test_all_directions_of_all_images_take_as_few_passes_as_the_memory_allows(monkeypatch):
+    network, images = small_network(), random_images(3)
+    labels = other_classes(network, images)
+    sizes = []
+    network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    settings = {"targeted": True, "max_queries": 11, "samples": 10, "epsilon": 1e-9}
+    for most in (64, 4):
+        monkeypatch.setattr(runtime, "images_at_once", lambda device, most=most: most)
+        sizes.clear()
+        adversarial.nes(network, images, labels, **settings)
+        # The check of the labels, three images in each direction to and fro, and what came of it.
+        assert sizes == ([3, 30, 3] if most == 64 else [3, 4, 4, 4, 4, 4, 4, 4, 2, 3]), sizes
 
 
 @pytest.mark.parametrize("targeted", [True, False])
@@ -355,6 +410,18 @@ def test_every_attack_says_what_it_did(attack, targeted):
     assert torch.equal(torch.get_rng_state(), random_state)
     assert not network.training and all(p.grad is None for p in network.parameters())
     assert all(torch.equal(state[k], v) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS.values(), adversarial.fool], ids=[*ATTACKS, "fool"])
+def test_images_of_another_type_are_attacked(attack):
+    """A `PretrainedNetwork` in single precision, images in double precision as NumPy draws them."""
+    network = squeezenet()
+    images = torch.from_numpy(np.random.default_rng(0).random((2, 3, 32, 32)))
+    labels = other_classes(network, images, offset=1 if attack is adversarial.fool else 0)
+    result = attack(network, images, labels, **FEW[attack])
+    assert result.images.dtype == torch.float64 and result.images.shape == images.shape
+    reached = network(result.images).argmax(1) == labels
+    assert torch.equal(reached == (attack is adversarial.fool), result.success)
 
 
 @each_attack

@@ -263,12 +263,16 @@ CASES = {
         lambda images=WIDE, k=5: transfer.top_k(SQUEEZENET, images, k),
         {"images": not_images, "k": not_counts | st.integers(min_value=1001)},
     ),
+    "training_mode_passes": (
+        lambda images=WIDE: transfer.training_mode_passes(SQUEEZENET, images, passes=1),
+        {"images": not_images},
+    ),
     "extract": (
         extract,
         {
             "images": not_bytes,
             "layers": st.sampled_from([[], ["fire99"], ["fire9", ""]]),
-            "sizes": st.sampled_from([[], [0], [-64], [6.4], ["64"]]),
+            "sizes": st.sampled_from([[], [0], [-64], [6.4], ["64"], [16], [64, 8]]),
             "batch_size": not_counts,
             "bands": not_counts,
             "dtype": st.sampled_from([torch.float64, torch.int8, "float32"]),

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms import InterpolationMode
 
 from dlapps import class_images, runtime
 from dlapps.models import pretrained
@@ -173,11 +174,19 @@ def test_arguments_that_are_refused(change, error, message):
 
 def test_a_real_network_knows_its_image():
     network = pretrained.load("efficientnet_lite0")
-    start = torch.full((1, 3, 64, 64), 0.5)
+    start = torch.full((1, 3, 64, 64), 0.5).to(network.mean)
     result = class_images.maximise(network, [985], start, 20, learning_rate=2, jitter=0)
     with torch.no_grad():
         assert network(start).argmax(1).item() != 985
         assert network(result.images).argmax(1).item() == 985
+
+
+def test_a_start_of_another_type_is_taken():
+    network, start = Small().float(), random_images(2)
+    options = {"iterations": 4, "learning_rate": 0.5}
+    expected = class_images.maximise(network, [1, 3], start.float(), **options)
+    found = class_images.maximise(network.double(), [1, 3], start.float(), **options)
+    torch.testing.assert_close(found.images.float(), expected.images, rtol=1e-4, atol=1e-4)
 
 
 # The spectrum
@@ -242,7 +251,7 @@ def test_spectrum_refuses(options, message):
 
 def test_recognised_is_the_accuracy_at_the_networks_own_size():
     network = Linear()
-    network.interpolation = "bilinear"
+    network.interpolation = InterpolationMode.BILINEAR
     images = random_images(6, size=5)
     with torch.no_grad():
         chances = network(images).softmax(1)

@@ -667,6 +667,7 @@ def test_extracted_features_come_back_to_the_cpu(channels, squeezenet):
         sizes=[64],
         mirrored=True,
         bands=2,
+        dtype=torch.float32,
         batch_size=4,
         cache=False,
         quiet=True,
@@ -681,7 +682,8 @@ def test_extracted_features_come_back_to_the_cpu(channels, squeezenet):
 
 
 @pytest.mark.parametrize("name", test_training.TRAININGS)
-def test_trainings_are_those_of_the_cpu(name, capsys):
+def test_trainings_are_those_of_the_cpu(name, capsys, monkeypatch):
+    monkeypatch.setattr(training, "WARM_UP", 1)
     expected = test_training.TRAININGS[name]()
     capsys.readouterr()
     with pretend_cuda():

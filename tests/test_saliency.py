@@ -139,7 +139,7 @@ def test_images_that_are_refused(images, error):
 
 def test_a_real_network_per_image_and_batched():
     network = pretrained.load("efficientnet_lite0")
-    images = random_images(2, size=64, dtype=torch.float32)
+    images = random_images(2, size=64, dtype=torch.float32).to(network.mean)
     maps = saliency.gradient(network, images, [5, 900])
     assert maps.shape == (2, 64, 64) and maps.min() >= 0 and maps.amax((1, 2)).min() > 0
     for n, label in enumerate([5, 900]):
@@ -159,7 +159,8 @@ def real():
 
     In double precision: rounding differs from CPU to CPU, and ReLU6 has kinks that enlarge it.
     """
-    network, images = pretrained.load("efficientnet_lite0").double(), random_images(2, 96)
+    network = pretrained.load("efficientnet_lite0").double()
+    images = random_images(2, 96).to(network.mean)
     with torch.no_grad():
         return network, images, network(images).argmax(1)
 
@@ -179,7 +180,7 @@ def test_smooth_gradient_is_captums(monkeypatch):
     network, images, labels = real()
     generator = torch.Generator().manual_seed(3)
     noise = [0.1 * torch.randn(1, 3, 96, 96, generator=generator) for _ in range(4)]
-    copies = torch.cat([(images[i] + n).clamp(0, 1) for i in range(2) for n in noise])
+    copies = torch.cat([(images[i] + n.to(images)).clamp(0, 1) for i in range(2) for n in noise])
 
     def same_noise(mean, std):  # what is added to the images, each repeated four times
         return copies - images.repeat_interleave(4, 0)
@@ -330,6 +331,27 @@ def test_many_images_are_in_the_networks_memory_a_few_at_a_time(method, monkeypa
     whole = sizes.index(2)
     assert max(sizes[:whole]) == 5 and max(sizes[whole:]) == 2
     assert relative_error(maps[2], maps[8]) < 1e-6
+
+
+@pytest.mark.parametrize("method", [*METHODS, saliency.grad_cam])
+def test_images_of_another_type_are_explained(method):
+    network = pretrained.load("efficientnet_lite0")
+    images, labels = random_images(2, 96).to(network.mean.device), [5, 900]
+    found = method(network, images, labels)
+    assert relative_error(found, method(network, images.float(), labels)) < 0.05
+
+
+@pytest.mark.parametrize("method", [saliency.smooth_gradient, saliency.integrated_gradients])
+def test_images_and_labels_are_checked_once(method, monkeypatch):
+    network, images, labels = real()
+    calls = []
+    for name in ("check_images", "check_labels"):
+        check = getattr(saliency, name)
+        monkeypatch.setattr(
+            saliency, name, lambda *a, check=check, name=name: calls.append(name) or check(*a)
+        )
+    method(network, images, labels)
+    assert calls == ["check_images", "check_labels"]
 
 
 @pytest.mark.parametrize("method", [*METHODS, saliency.grad_cam])

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from pretend_cuda import pretend_cuda
 from torch import nn
 
 from dlapps import saliency_measures as measures
@@ -108,6 +109,35 @@ def test_rank_correlation_of_known_pairs():
         warnings.simplefilter("error")  # a notebook would print it
         found = measures.rank_correlation(torch.zeros(2, 3, 3), torch.rand(2, 3, 3))
     assert np.isnan(found).all()
+
+
+def test_controls_lie_where_the_images_do_and_curves_on_the_cpu():
+    network, image = bright_spot()
+    expected = [measures.random_maps(image), measures.centre_maps(image)]
+    curve = measures.perturbation_curves(network, image, [1], expected[0], "deletion", steps=3)
+    with pretend_cuda():
+        there = image.cuda()
+        found = [measures.random_maps(there), measures.centre_maps(there)]
+        assert all(maps.is_cuda for maps in found)
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+        for maps in (found[0], expected[0]):  # maps that are elsewhere are moved
+            again = measures.perturbation_curves(network, there, [1], maps, "deletion", steps=3)
+            np.testing.assert_array_equal(again, curve)
+        assert measures.rank_correlation(found[0], expected[0]) == pytest.approx([1])
+
+
+@pytest.mark.parametrize("on", ["cpu", "cuda"])
+def test_randomising_leaves_the_generators_alone(on):
+    torch.manual_seed(0)
+    network = pretrained.build("squeezenet1_1")
+    with pretend_cuda():
+        network.to(on)
+        torch.rand(3, device="cuda")
+        states = torch.get_rng_state(), torch.cuda.get_rng_state()
+        first, again = (measures.randomised(network, 1).state_dict() for _ in range(2))
+        assert all(torch.equal(first[key], again[key]) for key in first)
+        after = torch.get_rng_state(), torch.cuda.get_rng_state()
+        assert all(torch.equal(a, b) for a, b in zip(states, after, strict=True))
 
 
 def test_randomising_goes_from_the_top():

@@ -1,10 +1,12 @@
 """Practical 1: parameters by formula, predictions, filters, grey input, linear SVMs."""
 
+import copy
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from pretend_cuda import pretend_cuda
 from sklearn.svm import LinearSVC
 from torch import nn
 
@@ -80,6 +82,34 @@ def test_top_k_is_the_sorted_softmax(squeezenet):
     assert names == [[squeezenet.categories[i] for i in row] for row in order]
 
 
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("function", [transfer.top_k, transfer.training_mode_passes])
+def test_images_out_of_range_are_refused(squeezenet, function, value):
+    images = torch.rand(2, 3, 64, 64)
+    images[1, 2, 3, 4] = value
+    with pytest.raises(ValueError, match=r"images has values in .*, expected \[0, 1\]"):
+        function(squeezenet, images)
+
+
+def test_images_of_another_type_are_predicted(squeezenet):
+    images = torch.from_numpy(np.random.default_rng(0).random((2, 3, 64, 64)))
+    for function in (transfer.top_k, transfer.training_mode_passes):
+        for mine, theirs in zip(
+            function(squeezenet, images), function(squeezenet, images.float()), strict=True
+        ):
+            if isinstance(mine, list):
+                assert mine == theirs
+            else:
+                np.testing.assert_allclose(mine, theirs, rtol=1e-4)
+    grey, weights = images[:, :1], squeezenet.body.features[0].weight
+    network = transfer.GreyNetwork(squeezenet)
+    torch.testing.assert_close(network(grey), network(grey.float()))
+    shares = transfer.filter_shares(weights, images)
+    torch.testing.assert_close(
+        shares.float(), transfer.filter_shares(weights, images.float()), rtol=1e-4, atol=1e-5
+    )
+
+
 # Filters
 
 
@@ -122,6 +152,8 @@ def test_summed_weights_equal_replicated_channels(name):
     scale = expected.abs().max().item()
     torch.testing.assert_close(summed, expected, atol=1e-5 * scale, rtol=1e-4)
     assert torch.equal(weight, before)
+    with pytest.raises(ValueError, match=r"grey has shape \(2, 3, 96, 96\), expected \(N, 1, H, W"):
+        transfer.GreyNetwork(network)(grey.expand(-1, 3, -1, -1))
 
 
 # Linear SVMs
@@ -324,6 +356,18 @@ def test_training_mode_gives_other_answers_and_leaves_no_trace(squeezenet):
     assert not torch.equal(transfer.training_mode_passes(squeezenet, images, 3, seed=1), passes)
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(module.training for module in squeezenet.modules())
+
+
+def test_training_mode_leaves_the_generators_alone(squeezenet):
+    images = torch.rand(1, 3, 64, 64)
+    with pretend_cuda():
+        network = copy.deepcopy(squeezenet).cuda()
+        torch.rand(3, device="cuda")
+        states = torch.get_rng_state(), torch.cuda.get_rng_state()
+        passes = transfer.training_mode_passes(network, images.cuda(), passes=2)
+        assert not passes.is_cuda and not torch.equal(*passes)
+        after = torch.get_rng_state(), torch.cuda.get_rng_state()
+        assert all(torch.equal(a, b) for a, b in zip(states, after, strict=True))
 
 
 def test_batch_norm_in_training_mode_depends_on_the_other_images():

@@ -388,24 +388,39 @@ def nes(
     changed, queries = images.clone(), torch.zeros_like(labels)
     success = torch.zeros_like(labels, dtype=torch.bool)
     rounds = max(1, max_queries // (samples + 1))
+    at_once = runtime.images_at_once(images.device)
     for _ in runtime.progress(range(rounds), "NES"):
         going = (~success).nonzero().flatten()
         if not len(going):
             break
         ascent = torch.zeros_like(images[going])
-        for _ in range(samples // 2):
-            u = torch.randn(1, *images.shape[1:], generator=generator).to(images)
-            for sign in (1, -1):
-                tried = (changed[going] + sign * noise * u).clamp(0, 1)
-                logs = _scores(network, tried).log_softmax(1)
-                chance = logs.gather(1, labels[going][:, None])[:, 0]
-                chance = chance if targeted else -chance
-                ascent += sign * chance.view(-1, 1, 1, 1) * u
+        for part in torch.arange(samples // 2).split(at_once):
+            u = torch.cat([torch.randn(1, *images.shape[1:], generator=generator) for _ in part])
+            u = u.to(images)
+            differences = _differences(network, changed[going], labels[going], noise * u)
+            ascent += torch.einsum("nd,dchw->nchw", differences.to(u), u)
+        ascent = ascent if targeted else -ascent
         moved = changed[going] + step * ascent.sign() - images[going]
         changed[going] = (images[going] + moved.clamp(-epsilon, epsilon)).clamp(0, 1)
         success[going] = _reached(network, changed[going], labels[going], targeted)
         queries[going] += samples + 1
     return Attacked(changed, success, torch.zeros_like(queries), queries)
+
+
+def _differences(network, images, labels, shifts):
+    """Return (N, D): by how much more log p(label) each of D shifts adds than its opposite does."""
+    n, d, sign = torch.cartesian_prod(
+        torch.arange(len(images)), torch.arange(len(shifts)), torch.tensor([1, -1])
+    ).T.to(images.device)
+
+    def signed_logs(n, d, sign):
+        tried = (images[n] + sign.view(-1, 1, 1, 1) * shifts[d]).clamp(0, 1)
+        logs = network(tried).log_softmax(1).gather(1, labels[n][:, None])
+        return (sign * logs[:, 0],)
+
+    with torch.no_grad():
+        found = in_parts(signed_logs, n, d, sign)[0]
+    return found.view(len(images), len(shifts), 2).sum(2)
 
 
 def measure(network, originals, changed, labels, *, targeted=False):
@@ -446,7 +461,8 @@ class _Shortest:
     def keep(self, changed, reached):
         lengths = (changed - self.originals).flatten(1).norm(dim=1)
         better = reached & (lengths < self.lengths)
-        self.images[better], self.lengths[better] = changed[better], lengths[better]
+        self.lengths = torch.where(better, lengths, self.lengths)
+        self.images = torch.where(better.view(-1, 1, 1, 1), changed, self.images)
 
 
 def _loss_gradients(network, images, labels, targeted):

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as transforms
 from dlapps import runtime
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
 from dlapps.models.checks import check_counts, check_images
-from dlapps.models.gradients import check_labels, in_parts, score_gradients, unit
+from dlapps.models.gradients import check_labels, class_count, class_gradients, in_parts, unit
 from dlapps.models.pretrained import fit
 
 
@@ -74,16 +74,15 @@ def maximise(
         noise = torch.randn(1, 3, size, size, generator=generator).to(mean)
         start = (noise * std + mean).clamp(0, 1).expand(len(classes), -1, -1, -1)
     check_images(start, name="start")
-    with torch.no_grad():
-        class_count = network(start[:1]).shape[1]
-    classes = check_labels(classes, len(start), class_count, "classes").to(mean.device)
+    classes = check_labels(classes, len(start), class_count(network, start), "classes")
+    classes = classes.to(mean.device)
 
     images = start.detach().clone()
     scores, snapshots = [], {0: images.cpu()}
     for iteration in runtime.progress(range(iterations), "class images"):
         shift = torch.randint(jitter + 1, (2,), generator=generator).tolist()
         images = images.roll(shift, (2, 3))
-        all_scores, gradients = score_gradients(network, images, classes)
+        all_scores, gradients = class_gradients(network, images, classes)
         scores.append(all_scores.gather(1, classes[:, None])[:, 0])
 
         normalised = (images - mean) / std
@@ -144,9 +143,8 @@ def maximise_spectrum(
             "largest, and numbers of at least 0"
         )
     mean, size = network.mean, network.input_size
-    with torch.no_grad():
-        class_count = network(torch.full((1, 3, size, size), 0.5).to(mean)).shape[1]
-    classes = check_labels(classes, len(classes), class_count, "classes").to(mean.device)
+    count = class_count(network, torch.full((1, 3, size, size), 0.5).to(mean))
+    classes = check_labels(classes, len(classes), count, "classes").to(mean.device)
 
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on any device
     shape = 1, 3, size, size // 2 + 1, 2
@@ -200,7 +198,7 @@ def gallery(recipe, network, classes, *, batch_size=10, checkpoint=None, **optio
     if not len(classes):
         raise ValueError("classes is empty, expected at least one")
     classes = torch.as_tensor(classes)
-    sources = sys.modules[__name__], score_gradients, in_parts, unit
+    sources = sys.modules[__name__], class_gradients, in_parts, unit
     settings = [recipe.__name__, classes.tolist(), batch_size, options]
     made_from = fingerprint(settings, network.state_dict(), *sources) if checkpoint else None
     images = load_checkpoint(checkpoint, made_from) if checkpoint else None
@@ -224,7 +222,7 @@ def recognised(network, images, classes):
     parts = fit(network, images).split(8)
     with torch.inference_mode():
         chances = torch.cat([network(part).softmax(1) for part in parts]).cpu()
-    classes = check_labels(classes, *chances.shape, "classes")
+    classes = check_labels(classes, *chances.shape, "classes").cpu()
     own = chances.gather(1, classes[:, None])
     return (chances.argmax(1) == classes).double().mean().item(), own.mean().item()
 

@@ -12,7 +12,15 @@ from torch.nn import functional as F
 
 from dlapps import runtime
 from dlapps.models.checks import check_counts, check_images
-from dlapps.models.gradients import check_classes, check_integers, in_parts, score_gradients
+from dlapps.models.gradients import (
+    check_classes,
+    check_integers,
+    check_labels,
+    class_count,
+    class_gradients,
+    in_parts,
+    score_gradients,
+)
 
 
 def gradient(network, images, labels):
@@ -25,7 +33,7 @@ def gradient(network, images, labels):
     Simonyan, Vedaldi, Zisserman: "Deep Inside Convolutional Networks: Visualising Image
     Classification Models and Saliency Maps", ICLR workshop 2014, section 3.1.
     """
-    gradients = _gradients(network, images, labels)
+    _, gradients = score_gradients(network, images, labels)
     return gradients.abs().amax(dim=1)
 
 
@@ -44,13 +52,13 @@ def smooth_gradient(network, images, labels, noise=0.15, samples=25, seed=0):
     if not noise > 0:
         raise ValueError(f"noise is {noise}, expected a standard deviation above 0")
     check_counts(samples=samples)
-    check_images(images)
-    images = images.detach()
+    images, labels = _check(network, images, labels)
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on any device
     total = torch.zeros_like(images)
     for _ in runtime.progress(range(samples), "SmoothGrad"):
         change = noise * torch.randn(1, *images.shape[1:], generator=generator)
-        total += _gradients(network, (images + change.to(images)).clamp(0, 1), labels)
+        noisy = (images + change.to(images)).clamp(0, 1)
+        total += class_gradients(network, noisy, labels)[1]
     return (total / samples).abs().amax(dim=1)
 
 
@@ -67,8 +75,7 @@ def integrated_gradients(network, images, labels, baseline=0.0, steps=50):
     Sundararajan, Taly, Yan: "Axiomatic Attribution for Deep Networks", ICML 2017, eq. 1.
     """
     check_counts(steps=steps)
-    check_images(images)
-    images = images.detach()
+    images, labels = _check(network, images, labels)
     baseline = torch.as_tensor(baseline).to(images)
     if baseline.ndim and baseline.shape != images.shape[1:]:
         raise ValueError(
@@ -82,7 +89,8 @@ def integrated_gradients(network, images, labels, baseline=0.0, steps=50):
     points, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
     ways = zip(((1 + points) / 2).tolist(), (weights / 2).tolist(), strict=True)
     for part, weight in runtime.progress(ways, "integrated gradients", steps):
-        total += weight * _gradients(network, (baseline + part * change).clamp(0, 1), labels)
+        between = (baseline + part * change).clamp(0, 1)
+        total += weight * class_gradients(network, between, labels)[1]
     return (change * total).sum(1)
 
 
@@ -103,7 +111,7 @@ def grad_cam(network, images, labels, layer=None):
         layer = map_layers(network, images[:1])[-1]
     elif layer not in network.layers:
         raise ValueError(f"layer is {layer!r}, expected one of {', '.join(network.layers)}")
-    labels = check_integers(labels, len(images)).to(images.device)
+    labels = check_integers(labels, len(images))
 
     def maps_of_part(part, own):
         with torch.enable_grad():
@@ -120,11 +128,14 @@ def grad_cam(network, images, labels, layer=None):
         weighted = F.relu((gradients.mean((2, 3), keepdim=True) * active.detach()).sum(1, True))
         return (F.interpolate(weighted, images.shape[2:], mode="bilinear")[:, 0],)
 
-    return in_parts(maps_of_part, images, labels)[0]
+    return in_parts(maps_of_part, images, labels.to(images.device))[0]
 
 
 def map_layers(network, images):
-    """Return the names of the layers whose output for images has a height and a width."""
+    """Return the names of the layers whose output for images has a height and a width.
+
+    images: float (N, 3, H, W); only their size matters.
+    """
     with torch.inference_mode():
         found = network.activations(images, network.layers)
     return [name for name in network.layers if _has_space(found[name])]
@@ -134,5 +145,9 @@ def _has_space(output):
     return output.ndim == 4 and output.shape[2:] != (1, 1)
 
 
-def _gradients(network, images, labels):
-    return score_gradients(network, images, labels)[1]
+def _check(network, images, labels):
+    """Return the images without a graph and the labels on their device; raise for others."""
+    check_images(images)
+    images = images.detach()
+    labels = check_labels(labels, len(images), class_count(network, images))
+    return images, labels.to(images.device)

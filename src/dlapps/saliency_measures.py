@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
 from dlapps.models.checks import check_counts, check_images
-from dlapps.models.gradients import check_labels
+from dlapps.models.gradients import check_classes, check_integers
 
 
 def perturbation_curves(network, images, labels, maps, mode, steps=28):
@@ -32,6 +32,7 @@ def perturbation_curves(network, images, labels, maps, mode, steps=28):
         raise ValueError(f"mode is {mode!r}, expected 'deletion' or 'insertion'")
     check_counts(steps=steps)
     check_images(images)
+    labels = check_integers(labels, len(images)).to(images.device)
     blurred = blur(images)
     maps = torch.as_tensor(maps).to(images)
     if maps.shape != (len(images), *images.shape[2:]) or not maps.isfinite().all():
@@ -47,7 +48,8 @@ def perturbation_curves(network, images, labels, maps, mode, steps=28):
         for step in runtime.progress(range(steps + 1), mode):
             changed = torch.where(rank < count * step / steps, end, start)
             scores = network(changed)
-            labels = check_labels(labels, *scores.shape).to(scores.device)
+            if step == 0:
+                check_classes(labels, scores.shape[1])
             curves.append(scores.softmax(1).gather(1, labels[:, None])[:, 0])
     return torch.stack(curves, 1).cpu().numpy()
 
@@ -80,24 +82,31 @@ def mean_interval(values, confidence=0.95, seed=0):
 
 
 def random_maps(images, seed=0):
-    """Return maps (N, H, W) of uniform noise: a control that knows nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(len(images), *images.shape[2:], generator=generator)
+    """Return maps (N, H, W) of uniform noise: a control that knows nothing.
+
+    They lie where the images do.
+    """
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on any device
+    return torch.rand(len(images), *images.shape[2:], generator=generator).to(images.device)
 
 
 def centre_maps(images):
-    """Return maps (N, H, W) that fall from the centre: a control that knows photographers."""
-    height, width = images.shape[2:]
-    rows, columns = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
-    return (-(rows**2 + columns**2)).expand(len(images), -1, -1)
+    """Return maps (N, H, W) that fall from the centre: a control that knows photographers.
+
+    They lie where the images do.
+    """
+    rows, columns = (torch.linspace(-1, 1, side, device=images.device) for side in images.shape[2:])
+    return (-(rows[:, None] ** 2 + columns**2)).expand(len(images), -1, -1)
 
 
 def rank_correlation(first, second):
     """Return Spearman's rank correlation of each pair of maps (N, H, W), an array (N,).
 
-    It is NaN where a map has but one value, which ranks nothing.
+    The maps are arrays, or tensors on any device. It is NaN where a map has but one value, which
+    ranks nothing.
     """
-    flat = (np.asarray(maps).reshape(len(maps), -1) for maps in (first, second))
+    arrays = (maps.cpu() if isinstance(maps, torch.Tensor) else maps for maps in (first, second))
+    flat = (np.asarray(maps).reshape(len(maps), -1) for maps in arrays)
     pairs = zip(*flat, strict=True)
     return np.array(
         [spearmanr(a, b).statistic if np.ptp(a) and np.ptp(b) else np.nan for a, b in pairs]
@@ -121,7 +130,7 @@ def randomised(network, layers, seed=0):
     learned = learned_layers(other)
     if not 0 <= layers <= len(learned):
         raise ValueError(f"layers is {layers}, expected 0 to {len(learned)}")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # all that manual_seed seeds
         torch.manual_seed(seed)
         for module in learned[len(learned) - layers :]:
             module.reset_parameters()

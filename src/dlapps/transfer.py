@@ -21,7 +21,7 @@ from sklearn.svm import LinearSVC
 from torch import nn
 
 from dlapps import runtime
-from dlapps.models.checks import check_counts
+from dlapps.models.checks import check_counts, check_image_form, check_images
 
 NORMALISATIONS = ("raw", "l2", "signed root")
 
@@ -84,6 +84,7 @@ def top_k(network, images, k=5):
     TypeError or ValueError for other images and for a k that is no number of classes.
     """
     check_counts(k=k)
+    check_images(images)
     with torch.inference_mode():
         probabilities = network(images).softmax(1)
     if k > probabilities.shape[1]:
@@ -98,11 +99,13 @@ def training_mode_passes(network, images, passes=20, seed=0):
 
     There dropout removes other units in each pass, and batch norm uses the mean and deviation of
     the batch. `images` (N, 3, H, W) are floats in [0, 1], on the device of `network`, which stays
-    as it is: its copy is trained. `seed` is that of the dropout.
+    as it is: its copy is trained. `seed` is that of the dropout. The result lies on the CPU. Raises
+    TypeError or ValueError for other images.
     """
+    check_images(images)
     model = copy.deepcopy(network).train()
-    devices = [images.device] if images.is_cuda else []
-    with torch.random.fork_rng(devices), torch.inference_mode():
+    all_gpus = range(torch.cuda.device_count())  # which manual_seed seeds
+    with torch.random.fork_rng(all_gpus), torch.inference_mode():
         torch.manual_seed(seed)
         return torch.stack([model(images).softmax(1).cpu() for _ in range(passes)])
 
@@ -116,6 +119,7 @@ def filter_shares(weights, images):
     result (F, 3) holds the variances of the parts' maps, divided by their sum; a filter of zeros
     has zeros.
     """
+    weights = weights.to(images)
     light = weights.mean((1, 2, 3), keepdim=True).expand_as(weights)
     grey = weights.mean(1, keepdim=True).expand_as(weights)
     parts = (light, grey - light, weights - grey)
@@ -145,7 +149,12 @@ class GreyNetwork(nn.Module):
         first.in_channels = 2
 
     def forward(self, grey):
-        """Return the class scores (N, 1000) of grey images (N, 1, H, W) in [0, 1]."""
+        """Return the class scores (N, 1000) of grey images (N, 1, H, W) in [0, 1].
+
+        Raises TypeError or ValueError for another type or shape, as a `PretrainedNetwork` does.
+        """
+        check_image_form(grey, channels=1, name="grey")
+        grey = grey.to(next(self.body.parameters()).dtype)
         return self.body(torch.cat([grey, torch.ones_like(grey)], 1))
 
 

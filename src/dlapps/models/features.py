@@ -3,14 +3,17 @@
 import copy
 
 import torch
+import torchvision
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from dlapps import runtime
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
 from dlapps.models.checks import check_counts, check_sizes, check_uint8_images
+from dlapps.models.pretrained import fit
 
-SAVED_EVERY = 512  # images: at most so many are computed anew after an interruption
+# Images: at most so many are computed anew after an interruption, and lie on a GPU as features.
+SAVED_EVERY = 512
 
 
 def extract(
@@ -21,7 +24,7 @@ def extract(
     sizes=None,
     mirrored=False,
     bands=1,
-    dtype=torch.float32,
+    dtype=None,
     batch_size=None,
     cache=True,
     quiet=False,
@@ -34,28 +37,37 @@ def extract(
     flipped from left to right, and its features are the mean over these views.
 
     Batch norms are folded into their convolutions, which changes the features by rounding only.
-    dtype: float32, or bfloat16 or float16 to run the network under autocast.
-    batch_size: by default 4 on a CPU, whose caches hold the maps of few images, 64 on a GPU. It is
-    halved, with a word, as often as the memory does not suffice.
+    dtype: what the network computes in, float32, float16 or bfloat16; by default float16 on a GPU
+    of compute capability 7 or above, float32 elsewhere. All means are of float32.
+    batch_size: by default 4 on a CPU, whose caches hold the maps of few images, and on a GPU 256,
+    or fewer of images above 224 pixels. It is halved, with a word, as often as the memory does not
+    suffice.
     quiet: show no progress bar.
     With `cache` the features are kept in <data>/cache/, under a name that stands for the images,
-    the network's weights and code and all settings. They are read from there the next time; an
-    extraction that was interrupted goes on from the last `SAVED_EVERY` images.
-    Raises ValueError or TypeError for other images, unknown layers, sizes or types, or for a
-    batch size or a number of bands below 1.
+    the network's weights and code, all settings and the versions of torch and torchvision. They are
+    read from there the next time; an extraction that was interrupted goes on from the last
+    `SAVED_EVERY` images.
+    Raises ValueError or TypeError for other images, unknown layers, sizes or types, for sizes that
+    are too small for the network, and for a batch size or a number of bands below 1;
+    FloatingPointError where float16 is too narrow for the network's numbers.
     """
     check_uint8_images(images)
     device = network.mean.device
-    if batch_size is None:
-        batch_size = runtime.images_at_once(device)
+    sizes = [network.input_size] if sizes is None else list(sizes)
+    check_sizes(sizes)
+    if min(sizes) < network.smallest_size:
+        raise ValueError(
+            f"sizes is {sizes}, expected at least {network.smallest_size} pixels for "
+            f"{network.title}"
+        )
+    batch_size = _batch_size(device, max(sizes)) if batch_size is None else batch_size
     check_counts(batch_size=batch_size, bands=bands)
     layers = list(layers)
     if not layers:
         raise ValueError(f"layers is empty, expected names from {', '.join(network.layers)}")
+    dtype = _fast_type(device) if dtype is None else dtype
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype is {dtype}, expected torch.float32, bfloat16 or float16")
-    sizes = [network.input_size] if sizes is None else list(sizes)
-    check_sizes(sizes)
 
     made_from = path = None
     parts, done = [], 0
@@ -63,9 +75,9 @@ def extract(
         settings = [[layer, network.layer_modules.get(layer)] for layer in layers]
         settings += [network.name, network.interpolation.value, sizes, mirrored, bands]
         settings += [str(dtype), batch_size, device.type]
-        made_from = fingerprint(
-            network.state_dict(), images, settings, type(network), extract, _views, fold_batch_norms
-        )
+        settings += [str(torch.__version__), torchvision.__version__]
+        code = type(network), network.prepare, fit, extract
+        made_from = fingerprint(network.state_dict(), images, settings, *code)
         path = runtime.writable_data_root() / "cache" / f"features-{network.name}-{made_from}.pt"
         kept = load_checkpoint(path, made_from)
         if kept is not None:
@@ -74,22 +86,37 @@ def extract(
                 return kept
             parts.append(kept)
 
-    folded = fold_batch_norms(network, layers)
+    options = {"dtype": dtype, "batch_size": batch_size, "quiet": quiet}
+    for part in _computed(network, images, layers, done, sizes, mirrored, bands, **options):
+        parts.append(part)
+        if cache:
+            parts = [_joined(parts)]
+            save_checkpoint(path, made_from, parts[0])
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _computed(
+    network, images, layers, done, sizes, mirrored, bands, *, dtype, batch_size, quiet
+):  # fmt: skip
+    """Yield {layer: features on the CPU} of about `SAVED_EVERY` images each, from `done` on."""
+    folded = fold_batch_norms(network, layers).to(dtype)
+    feed = _Feed(images, network.mean.device)
     bar = runtime.progress(
         None, f"features of {network.title}", len(images), initial=done, disable=quiet
     )
-    unsaved = 0
-    half = None if dtype == torch.float32 else dtype
-    with bar, torch.inference_mode(), torch.autocast(device.type, half, enabled=half is not None):
+    waiting, count = [], 0  # what is on the network's device, and of how many images
+    with bar:
         while done < len(images):
-            batch = images[done : done + batch_size]
             try:
                 with runtime.naming_memory("batch_size", batch_size):
-                    views = [
-                        folded.features(view, layers, bands)
-                        for size in sizes
-                        for view in _views(folded, batch, size, mirrored)
-                    ]
+                    batch = feed.batch(done, batch_size)
+                    with torch.inference_mode():
+                        views = [
+                            folded.features(view.to(dtype), layers, bands)
+                            for size in sizes
+                            for view in _views(folded, batch, size, mirrored)
+                        ]
+                        waiting.append(_means(views))
             except MemoryError as error:
                 if batch_size == 1:
                     raise MemoryError(f"sizes is {sizes}: out of memory for one image") from error
@@ -97,26 +124,76 @@ def extract(
                 print(f"Out of memory: going on with batch_size {batch_size}.")
                 continue
             done += len(batch)
-            means = {
-                layer: torch.stack([view[layer].float() for view in views]).mean(0).cpu()
-                for layer in layers
-            }
-            parts.append(means)
+            count += len(batch)
             bar.update(len(batch))
-            unsaved += len(batch)
-            if cache and unsaved >= SAVED_EVERY:
-                parts, unsaved = [_joined(parts)], 0
-                save_checkpoint(path, made_from, parts[0])
-    features = _joined(parts)
-    if cache:
-        save_checkpoint(path, made_from, features)
-    return features
+            if count >= SAVED_EVERY or done == len(images):
+                yield _fetched(waiting, dtype)
+                waiting, count = [], 0
+
+
+def _batch_size(device, size):
+    """Return how many images of `size` pixels the network takes at once, if the memory suffices."""
+    if device.type == "cpu":
+        return runtime.images_at_once(device)
+    return max(1, 256 * 224**2 // max(size, 224) ** 2)
+
+
+def _fast_type(device):
+    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+    return torch.float16 if fast else torch.float32
+
+
+class _Feed:
+    """Batches of images (N, C, H, W) on a device.
+
+    On a GPU the next batch is copied there, by a stream of its own, while this one is computed.
+    """
+
+    def __init__(self, images, device):
+        self.images, self.device = images, device
+        ahead = device.type == "cuda" and not images.is_cuda
+        self.stream = torch.cuda.Stream(device) if ahead else None
+        self.ahead = None  # (first, count) and the batch on its way
+
+    def batch(self, first, count):
+        """Return `count` images from `first` on, on the device; on a GPU, send for those after."""
+        if self.stream is None:
+            return self.images[first : first + count].to(self.device)
+        if self.ahead is None or self.ahead[0] != (first, count):
+            self._send_for(first, count)
+        batch, current = self.ahead[1], torch.cuda.current_stream(self.device)
+        current.wait_stream(self.stream)
+        batch.record_stream(current)  # its memory is not the copies' before this stream is done
+        self._send_for(first + count, count)
+        return batch
+
+    def _send_for(self, first, count):
+        self.ahead, part = None, self.images[first : first + count]
+        with torch.cuda.stream(self.stream):
+            part = part.pin_memory().to(self.device, non_blocking=True) if len(part) else None
+        self.ahead = (first, count), part
 
 
 def _views(network, images, size, mirrored):
     images = network.prepare(images, size)
     images = images.contiguous(memory_format=torch.channels_last)  # the faster layout
     return [images, images.flip(3)] if mirrored else [images]
+
+
+def _means(views):
+    """Return {layer: the mean over the views}."""
+    return {layer: torch.stack([view[layer] for view in views]).mean(0) for layer in views[0]}
+
+
+def _fetched(parts, dtype):
+    """Return parts joined on the CPU; raise FloatingPointError for what float16 cannot hold."""
+    features = {layer: values.cpu() for layer, values in _joined(parts).items()}
+    for layer, values in features.items():
+        if dtype == torch.float16 and not values.isfinite().all():
+            raise FloatingPointError(
+                f"dtype is {dtype}, whose range {layer} exceeds: expected torch.float32 or bfloat16"
+            )
+    return features
 
 
 def _joined(parts):
@@ -130,19 +207,26 @@ def fold_batch_norms(network, layers=()):
     weights and bias of the convolution before it can do at no cost: w' = w g / s and
     b' = (b - m) g / s + h, for the running mean m and deviation s, the gain g and the shift h.
     Convolutions that `layers` names stay as they are, for their output is asked for.
+    All other weights lie in the memory of those of `network`: to change them in place there changes
+    them here.
     """
-    folded = copy.deepcopy(network).eval()
+    shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in network.parameters()}
+    shared |= {id(buffer): buffer for buffer in network.buffers()}
+    folded = copy.deepcopy(network, shared).eval()
     asked = [folded.module_of(layer) for layer in layers]
     for module in list(folded.body.modules()):
-        previous = name = None
-        for child_name, child in list(module.named_children()):
+        previous = None
+        for name, child in list(module.named_children()):
             if (
                 isinstance(child, nn.BatchNorm2d)
                 and isinstance(previous, nn.Conv2d)
                 and previous.out_channels == child.num_features
                 and previous not in asked
             ):
-                setattr(module, name, fuse_conv_bn_eval(previous, child))
-                setattr(module, child_name, nn.Identity())
-            previous, name = child, child_name
+                previous.weight, previous.bias = fuse_conv_bn_weights(
+                    previous.weight, previous.bias, child.running_mean, child.running_var,
+                    child.eps, child.weight, child.bias,
+                )  # fmt: skip
+                setattr(module, name, nn.Identity())
+            previous = child
     return folded

@@ -15,16 +15,35 @@ def score_gradients(network, images, labels):
     1, and for labels that are not N integers among the K classes; MemoryError for too many images.
     """
     check_images(images)
-    labels = check_integers(labels, len(images)).to(images.device)
+    labels = check_integers(labels, len(images))
+
+    def checked(part):
+        scores = network(part)
+        check_classes(labels, scores.shape[1])
+        return scores
+
+    return class_gradients(checked, images, labels.to(images.device))
+
+
+def class_gradients(network, images, labels):
+    """Return what `score_gradients` does, without its checks: in a loop no GPU shall wait for them.
+
+    labels: int64 (N,), on the device of the images.
+    """
 
     def gradients_of_part(part, own):
         with torch.enable_grad():
             scores = network(part.requires_grad_())
-            check_classes(labels, scores.shape[1])
             chosen = scores.gather(1, own[:, None])
             return scores.detach(), *torch.autograd.grad(chosen.sum(), part)
 
     return in_parts(gradients_of_part, images, labels)
+
+
+def class_count(network, images):
+    """Return how many classes a network has, from its scores of the first of the images."""
+    with torch.no_grad():
+        return network(images[:1]).shape[1]
 
 
 def in_parts(function, *tensors, name="images"):

@@ -21,7 +21,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
-from dlapps.models.checks import check_images, check_uint8_images
+from dlapps.models.checks import check_image_form, check_uint8_images
 
 
 class WeightsUnavailable(RuntimeError):
@@ -41,12 +41,13 @@ class _Architecture:
     title: str
     layers: dict[str, str]  # the practical's name of a layer -> the module that computes it
     default_layer: str
+    smallest: int  # the shortest side of an image, in pixels, that every layer can take
     build: Callable[[], nn.Module]
     preprocessing: Callable[[], _Preprocessing]
     weights: Callable[[], dict]
 
 
-def _torchvision(name, title, layers, default_layer):
+def _torchvision(name, title, layers, default_layer, smallest=1):
     # The first published weights: those that the practicals and earlier reports used.
     weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
 
@@ -80,10 +81,10 @@ def _torchvision(name, title, layers, default_layer):
     def build():
         return torchvision.models.get_model(name, weights=None)
 
-    return _Architecture(title, layers, default_layer, build, preprocessing, load_weights)
+    return _Architecture(title, layers, default_layer, smallest, build, preprocessing, load_weights)
 
 
-def _efficientnet_lite(number, blocks):
+def _efficientnet_lite(number, blocks, smallest):
     name = f"efficientnet-lite{number}"
 
     def preprocessing():
@@ -113,6 +114,7 @@ def _efficientnet_lite(number, blocks):
         f"EfficientNet-Lite{number}",
         layers,
         "head",
+        smallest,
         lambda: EfficientNet.from_name(name),
         preprocessing,
         load_weights,
@@ -131,6 +133,7 @@ _ARCHITECTURES = {
             "relu8": "classifier.6",
         },
         "relu7",
+        smallest=32,
     ),
     "alexnet": _torchvision(
         "alexnet",
@@ -143,6 +146,7 @@ _ARCHITECTURES = {
             "relu8": "classifier.6",
         },
         "relu7",
+        smallest=63,
     ),
     "resnet50": _torchvision(
         "resnet50",
@@ -166,10 +170,11 @@ _ARCHITECTURES = {
             "logits": "classifier",
         },
         "fire9",
+        smallest=17,
     ),
-    "efficientnet_lite0": _efficientnet_lite(0, blocks=16),
-    "efficientnet_lite1": _efficientnet_lite(1, blocks=21),
-    "efficientnet_lite2": _efficientnet_lite(2, blocks=21),
+    "efficientnet_lite0": _efficientnet_lite(0, blocks=16, smallest=32),
+    "efficientnet_lite1": _efficientnet_lite(1, blocks=21, smallest=16),
+    "efficientnet_lite2": _efficientnet_lite(2, blocks=21, smallest=4),
 }
 NAMES = tuple(_ARCHITECTURES)
 
@@ -177,10 +182,14 @@ NAMES = tuple(_ARCHITECTURES)
 class PretrainedNetwork(nn.Module):
     """An ImageNet classifier that takes images in [0, 1] and normalises them itself.
 
-    Attributes: `name`, `title` (for figures), `input_size` (pixels), `categories` (1,000 class
-    names), `layers` (names that `features` and `activations` accept), `layer_modules` (what
-    computes each) and `default_layer`.
+    Attributes: `name`, `title` (for figures), `input_size` and `smallest_size` (pixels),
+    `categories` (1,000 class names), `layers` (names that `features` and `activations` accept),
+    `layer_modules` (what computes each) and `default_layer`.
     `mean` and `std` are those of the images that the network was trained on.
+
+    Images lie on the device of the network and are converted to its type. Their type and shape are
+    checked in each pass, their range by the functions that are given images (`check_images`): a
+    pass looks at no number, for which a GPU would be waited for.
     """
 
     def __init__(self, name):
@@ -190,6 +199,7 @@ class PretrainedNetwork(nn.Module):
         self.name = name
         self.title = architecture.title
         self.input_size = preprocessing.size
+        self.smallest_size = architecture.smallest
         self.interpolation = preprocessing.interpolation
         self.categories = tuple(
             torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"]
@@ -205,9 +215,18 @@ class PretrainedNetwork(nn.Module):
                 module.inplace = False  # or it would overwrite the activations before it
 
     def forward(self, images):
-        """Return the class scores (N, 1000) of images (N, 3, H, W) in [0, 1]."""
-        check_images(images)
-        return self.body((images - self.mean) / self.std)
+        """Return the class scores (N, 1000) of images (N, 3, H, W) in [0, 1].
+
+        Raises TypeError for images that are no float tensor, ValueError for another shape and for
+        sides below `smallest_size`.
+        """
+        check_image_form(images)
+        if min(images.shape[2:]) < self.smallest_size:
+            raise ValueError(
+                f"images has shape {tuple(images.shape)}, expected sides of at least "
+                f"{self.smallest_size} pixels for {self.title}"
+            )
+        return self.body((images.to(self.mean.dtype) - self.mean) / self.std)
 
     def with_normalisation(self, mean, std):
         """Return a copy that subtracts `mean` and divides by `std`, for R, G and B in [0, 1].
@@ -251,6 +270,8 @@ class PretrainedNetwork(nn.Module):
     def features(self, images, layers, bands=1):
         """Return {layer: (N, D)} for images (N, 3, H, W) in [0, 1]: maps averaged over space.
 
+        Means are of float32, also those of a network in a half type.
+
         With `bands`, over each of so many horizontal bands of equal height, from top to bottom
         (neighbours share a row of the map where the height cannot be divided): D is then
         bands * channels, a band's channels side by side. What lies where in a scene is what a
@@ -259,17 +280,18 @@ class PretrainedNetwork(nn.Module):
         """
         features = self.activations(images, layers)
         for layer, output in features.items():
+            precise = torch.promote_types(output.dtype, torch.float32)
             if output.ndim == 2:
-                continue
-            if bands == 1 or output.shape[2:] == (1, 1):
-                features[layer] = output.mean((2, 3))
+                features[layer] = output.to(precise)
+            elif bands == 1 or output.shape[2:] == (1, 1):
+                features[layer] = output.mean((2, 3), dtype=precise)
             else:
                 if output.shape[2] < bands:
                     raise ValueError(
                         f"bands is {bands}, expected at most the {output.shape[2]} rows of {layer}"
                     )
-                means = F.adaptive_avg_pool2d(output, (bands, 1)).squeeze(3)  # (N, C, bands)
-                features[layer] = means.transpose(1, 2).flatten(1)
+                means = F.adaptive_avg_pool2d(output.to(precise), (bands, 1))  # (N, C, bands, 1)
+                features[layer] = means.squeeze(3).transpose(1, 2).flatten(1)
         return features
 
     @contextmanager
@@ -278,6 +300,7 @@ class PretrainedNetwork(nn.Module):
 
         def keep(layer, output):
             outputs[layer] = output
+            return output.clone()  # for what comes next, which may overwrite it in place
 
         try:
             for layer in layers:
@@ -310,10 +333,24 @@ class Ensemble(nn.Module):
         self.title = " + ".join(network.title for network in networks)
         self.name = "_and_".join(network.name for network in networks)
         self.input_size, self.interpolation = first.input_size, first.interpolation
-        self.categories, self.mean, self.std = first.categories, first.mean, first.std
+        self.categories = first.categories
+
+    @property
+    def mean(self):
+        """The mean colour of the images that the first network was trained on."""
+        return self.networks[0].mean
+
+    @property
+    def std(self):
+        """The deviation of the colours of the images that the first network was trained on."""
+        return self.networks[0].std
 
     def forward(self, images):
-        """Return the mean class scores (N, K) of images (N, 3, H, W) in [0, 1]."""
+        """Return the mean class scores (N, K) of images (N, 3, H, W) in [0, 1].
+
+        Raises TypeError or ValueError for another type or shape, as the networks do.
+        """
+        check_image_form(images)
         scores = []
         for network in self.networks:
             view = images
