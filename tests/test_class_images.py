@@ -312,6 +312,7 @@ def test_a_gallery_goes_on_where_it_was_interrupted(recipe, tmp_path, monkeypatc
     assert not torch.equal(
         class_images.gallery(failing, network, classes, checkpoint=path, **other), expected
     )
+    assert len([*tmp_path.iterdir()]) == 2  # each has a file of its own
     with pytest.raises(ValueError, match="batch_size is 0"):
         class_images.gallery(recipe, network, classes, batch_size=0)
     with pytest.raises(ValueError, match="classes is empty"):

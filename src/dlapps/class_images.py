@@ -3,13 +3,14 @@
 import math
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
-from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
+from dlapps.files import Checkpoint, fingerprint
 from dlapps.models.checks import check_counts, check_images
 from dlapps.models.gradients import check_labels, class_count, class_gradients, in_parts, unit
 from dlapps.models.pretrained import fit
@@ -191,23 +192,27 @@ def gallery(recipe, network, classes, *, batch_size=10, checkpoint=None, **optio
 
     recipe: `maximise` or `maximise_spectrum`, whose `options` these are. An image does not depend
     on the others (up to the rounding of a batch). checkpoint: a path where each finished batch is
-    kept; a call with the same arguments goes on after the last one.
+    kept; a call with the same arguments goes on after the last one, and what was made from other
+    ones is kept beside it (see `files.Checkpoint`).
     Raises as the recipe does, and ValueError for a batch size below 1.
     """
     check_counts(batch_size=batch_size)
     if not len(classes):
         raise ValueError("classes is empty, expected at least one")
     classes = torch.as_tensor(classes)
-    sources = sys.modules[__name__], class_gradients, in_parts, unit
-    settings = [recipe.__name__, classes.tolist(), batch_size, options]
-    made_from = fingerprint(settings, network.state_dict(), *sources) if checkpoint else None
-    images = load_checkpoint(checkpoint, made_from) if checkpoint else None
-    images = [] if images is None else list(images.split(batch_size))
+    images, kept = [], None
+    if checkpoint:
+        settings = [recipe.__name__, classes.tolist(), batch_size, options]
+        code = sys.modules[__name__], type(network)
+        made_from = fingerprint(settings, network.state_dict(), *code)
+        kept = Checkpoint(Path(checkpoint), made_from, runtime.machine())
+        found, _ = kept.load()
+        images = [] if found is None else list(found.split(batch_size))
     batches = classes.split(batch_size)
     for batch in runtime.progress(batches[len(images) :], "batches", len(batches), len(images)):
         images.append(recipe(network, batch, **options).images.cpu())
-        if checkpoint:
-            save_checkpoint(checkpoint, made_from, torch.cat(images))
+        if kept:
+            kept.save(torch.cat(images), finished=len(images) == len(batches))
     return torch.cat(images).to(network.mean.device)
 
 
