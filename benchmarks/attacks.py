@@ -2,7 +2,7 @@
 
 import torch
 import torchattacks
-from compare import compare
+from compare import by_device, compare
 
 from dlapps import adversarial, datasets, runtime
 from dlapps.models import features, pretrained
@@ -35,13 +35,13 @@ def rows():
             ours(adversarial.pgd),
             "PGD",
             theirs(torchattacks.PGD(theirs_network, eps=8 / 255, alpha=2 / 255, steps=40)),
-            1.5,
+            by_device(cpu=1.5, gpu=2.5),
         ),
         "PGD, l2 2.0, at most 40 steps": (
             ours(adversarial.pgd, norm="l2", epsilon=2.0),
             "PGDL2",
             theirs(torchattacks.PGDL2(theirs_network, eps=2.0, alpha=0.2, steps=40)),
-            1.5,
+            by_device(cpu=1.5, gpu=2.5),
         ),
         "shortest change, DDN with 20 gradients": (
             ours(adversarial.minimal_norm, steps=20),

@@ -130,7 +130,7 @@ def rows():
         _gan("DCGAN", (gans.DCGANGenerator, gans.DCGANDiscriminator)),
         _gan("cDCGAN", (gans.ConditionalDCGANGenerator, gans.ConditionalDCGANDiscriminator)),
     ]
-    with training._kernels(runtime.device(), tf32=True):
+    with runtime.chosen_kernels(runtime.device(), tf32=True):
         for (name, *work), lever in zip(works, LEVERS, strict=True):
             best = max(best, peak())
             seconds, operations, slowest = measure(*work)

@@ -2,7 +2,7 @@
 
 import torch
 from captum import attr
-from compare import apart, compare
+from compare import apart, by_device, compare
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -78,13 +78,13 @@ def rows():
     )[0, 1]
     said = "differ by {:.1e} of the largest value"
     title = f"{len(images)} of {photographs.name}, {network.title}"
-    captum = "Captum (NCHW)"
+    captum, many = "Captum (NCHW)", by_device(cpu=1.5, gpu=1.0)
     pairs = [
         ("gradient", captum, ours_gradient, captums_gradient, 1.0,
          said.format(apart(ours_gradient(), captums_gradient()))),
-        (f"SmoothGrad, {SAMPLES} samples", captum, ours_smooth, captums_smooth, 1.5,
+        (f"SmoothGrad, {SAMPLES} samples", captum, ours_smooth, captums_smooth, many,
          f"other noise; correlation {alike:.2f}"),
-        (f"integrated gradients, {STEPS} steps", captum, ours_integrated, captums_integrated, 1.5,
+        (f"integrated gradients, {STEPS} steps", captum, ours_integrated, captums_integrated, many,
          said.format(apart(ours_integrated(), captums_integrated()))),
         ("Grad-CAM", captum, ours_cam, captums_cam, 1.0,
          said.format(apart(ours_cam(), captums_cam()))),

@@ -185,6 +185,24 @@ def clock():
     return time.perf_counter()
 
 
+@contextmanager
+def chosen_kernels(device, tf32=False):
+    """On a GPU, let cuDNN try out its convolutions and, with `tf32`, round factors to 10 bits.
+
+    For many calls of the same shapes: the first of each shape takes longer.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, tf32, tf32
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
 def free_memory(device):
     """Return the bytes that are free on a device."""
     if device.type == "cuda":

@@ -11,7 +11,7 @@ Python. `run` does everything else.
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,7 +187,7 @@ class _Run:
             stops = [self.plan.steps, *self.plan.watch_at, self.done + player.at_once]
             stops += [batches.load(self.done) for batches in self.state.batches]
             count = min(stop for stop in stops if stop > self.done) - self.done
-            with _kernels(self.device, self.plan.tf32):
+            with runtime.chosen_kernels(self.device, self.plan.tf32):
                 self.seconds += player.play(count)
             sound = self.records[self.done : self.done + count].isfinite().all(1).tolist()
             self.finite = all(sound)
@@ -323,21 +323,6 @@ class Synchronisations(TorchDispatchMode):
         if waits:
             self.found.add(name)
         return result
-
-
-@contextmanager
-def _kernels(device, tf32):
-    """On a GPU, let cuDNN try out its convolutions and, with `tf32`, round factors to 10 bits."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, tf32, tf32
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 # Networks in a training that has not come to its end: what it was made from, and its start.

@@ -105,7 +105,7 @@ def _computed(
         None, f"features of {network.title}", len(images), initial=done, disable=quiet
     )
     waiting, count = [], 0  # what is on the network's device, and of how many images
-    with bar:
+    with bar, runtime.chosen_kernels(network.mean.device):
         while done < len(images):
             try:
                 with runtime.naming_memory("batch_size", batch_size):
