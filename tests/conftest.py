@@ -1,8 +1,12 @@
 """What tests of several trainings share."""
 
 import pytest
+import torch
 
 from dlapps import runtime, training
+
+# What tests compare on a GPU has the precision of float32, as in the notebooks.
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 @pytest.fixture

@@ -314,6 +314,7 @@ def start(notebook, on_drive=False):
     )
     if torch.cuda.is_available():
         print(f"Device: {torch.cuda.get_device_name()}")
+        print("Trainings may round factors to TF32, features are computed in float16.")
         return
     print(f"Device: CPU, {torch.get_num_threads()} threads. No GPU is attached.")
     if _on_colab():
