@@ -125,7 +125,8 @@ class PretendCuda(TorchDispatchMode):
         pretended = [x for x in tensors if isinstance(x, PretendTensor)]
         asked = kwargs.get("device")
         on_cuda = bool(pretended) if asked is None else _kind(asked) == "cuda"
-        if not pretended and not on_cuda:
+        moves = func.overloadpacket is aten.to  # which may name the device in its arguments
+        if not pretended and not on_cuda and not moves:
             return func(*args, **kwargs)
         if func._can_decompose():  # into operations that then come here one by one
             with self:

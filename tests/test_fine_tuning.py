@@ -32,7 +32,7 @@ def stripes(count=24, size=64):
 
 
 def state(model):
-    return {key: value.clone() for key, value in model.state_dict().items()}
+    return {key: value.cpu().clone() for key, value in model.state_dict().items()}
 
 
 def equal(first, second):
@@ -173,9 +173,7 @@ def test_batch_statistics_are_learned_or_kept(learn):
     before = state(model)
     settings = Settings(1, 8, 1e-3, size=48, batch_statistics=learn)
     fine_tuning.train(model, stripes(), settings)
-    changed = {
-        key for key, value in model.state_dict().items() if not torch.equal(value, before[key])
-    }
+    changed = {key for key, value in state(model).items() if not torch.equal(value, before[key])}
     assert ("network.body._bn0.running_mean" in changed) == learn
     assert "network.body._conv_stem.weight" in changed  # the whole body is trained
     assert "last.weight" in changed

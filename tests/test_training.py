@@ -446,6 +446,20 @@ def test_what_stays_on_the_device_is_not_heard():
     assert heard.found == set()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", TRAININGS)
+def test_captured_steps_give_the_numbers_of_steps_one_by_one(name, monkeypatch, capsys):
+    monkeypatch.setattr(training, "STEPS_IN_A_GRAPH", 2)
+    monkeypatch.setattr(training, "WARM_UP", 1)
+    found = TRAININGS[name]()
+    assert "one by one" not in capsys.readouterr().out
+    monkeypatch.setattr(training, "WARM_UP", 1000)
+    expected = TRAININGS[name]()
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has graphs of its own")
 @pytest.mark.parametrize("name", TRAININGS)
 def test_replayed_steps_give_the_bits_of_steps_one_by_one(name, monkeypatch):
     monkeypatch.setattr(training, "STEPS_IN_A_GRAPH", 2)
@@ -457,6 +471,7 @@ def test_replayed_steps_give_the_bits_of_steps_one_by_one(name, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has graphs of its own")
 def test_a_step_that_counts_in_python_is_not_what_is_replayed():
     """The test above can fail: a number of the host is not seen by a graph."""
 

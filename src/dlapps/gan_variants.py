@@ -124,7 +124,7 @@ def run(variant, ground, folder, snapshots=()):
         "records": history.records,
         "snapshots": history.snapshots,
         "seconds": history.seconds,
-        "generator": generator.state_dict(),
+        "generator": {name: values.cpu() for name, values in generator.state_dict().items()},
     }
     kept.save(result)
     return result
