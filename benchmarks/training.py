@@ -11,7 +11,7 @@ from compare import by_device, compare
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
-from torchvision import io, transforms
+from torchvision import transforms
 from torchvision.transforms import functional
 
 from dlapps import adaptation, datasets, gan_training, runtime
@@ -67,7 +67,7 @@ class Files(Arrays):
         super().__init__(part)
         self.folder = Path(folder)
         for number, image in enumerate(part.images):
-            io.write_png(image, str(self.folder / f"{number}.png"))
+            functional.to_pil_image(image).save(self.folder / f"{number}.png")
 
     def __getitem__(self, index):
         with Image.open(self.folder / f"{index}.png") as image:
