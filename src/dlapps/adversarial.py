@@ -17,7 +17,7 @@ from scipy.optimize import differential_evolution
 from torch.nn import functional as F
 
 from dlapps import runtime
-from dlapps.models.checks import check_counts, check_images
+from dlapps.models.checks import check_counts, check_images, check_positive
 from dlapps.models.gradients import check_labels, in_parts, score_gradients, unit
 
 
@@ -501,9 +501,7 @@ def _shorten(change, length):
 def _check(network, images, labels, targeted, **settings):
     """Return copies of the images and the labels as a tensor; raise for what is no attack."""
     check_images(images)
-    for name, value in settings.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} is {value}, expected a positive number")
+    check_positive(**settings)
     images = images.detach().clone()
     scores = _scores(network, images)
     labels = check_labels(labels, *scores.shape).to(images.device)

@@ -146,28 +146,15 @@ def load_checkpoint(path, made_from):
     are said in a line, because the work is then done again. Raises PermissionError for a file that
     may not be read: it may be whole, and the work done again would replace it.
     """
-    content = _read(path)
-    if content is None:
-        return None
-    if content["made_from"] == made_from:
-        return content["state"]
-    print(
-        f"Not resuming from {path.name}: it was made with other data, settings or code. "
-        "Starting again."
-    )
-    return None
-
-
-def _read(path):
-    """Return what a file of ours holds, or None if it is absent or, with a word, damaged."""
+    path = Path(path)
     if not path.exists():
         return None
     try:
         # Memory-mapping would keep the file open while a later save replaces it (not on Windows).
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if {"made_from", "state"} <= content.keys():
-            return content
-        reason = "it is no checkpoint"
+        if content["made_from"] == made_from:
+            return content["state"]
+        reason = "it was made with other data, settings or code"
     except PermissionError:
         raise
     except Exception as error:  # torch.load raises many types for a damaged file

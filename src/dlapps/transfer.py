@@ -21,7 +21,7 @@ from sklearn.svm import LinearSVC
 from torch import nn
 
 from dlapps import runtime
-from dlapps.models.checks import check_counts, check_image_form, check_images
+from dlapps.models.checks import check_counts, check_image_form, check_images, check_positive
 
 NORMALISATIONS = ("raw", "l2", "signed root")
 
@@ -180,8 +180,7 @@ def fit_linear_svm(features, labels, C=1.0, seed=0, normalisation="l2"):
     `check_rows` refuses.
     """
     features, labels = check_rows(features, labels)
-    if not (C > 0 and np.isfinite(C)):
-        raise ValueError(f"C is {C}, expected a positive number")
+    check_positive(C=C)
     # Both problems have the same solution. The dual is found faster for rows of length 1, but only
     # after very many steps for long ones.
     svm = LinearSVC(C=C, dual=normalisation != "raw", random_state=seed, max_iter=10_000)
