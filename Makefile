@@ -12,27 +12,27 @@ help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 notebooks: $(VENV)/.installed ## Execute the four notebooks (PROFILE=full: real data; NOTEBOOK=3: only that one)
-	@$(RUN) dlapps.execute --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
+	@$(RUN) tools.execute --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
 
 figures: $(VENV)/.installed ## Compute figures/full/ anew, make it small, and write README's results from it
-	@$(RUN) dlapps.execute --profile full $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
-	@$(RUN) dlapps.shrink
-	@$(RUN) dlapps.readme
+	@$(RUN) tools.execute --profile full $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
+	@$(RUN) tools.shrink
+	@$(RUN) tools.readme
 
 grade: $(VENV)/.installed ## Execute the notebooks anew and compare each number with the expected one
-	@$(RUN) dlapps.grade --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
+	@$(RUN) tools.grade --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
 
 expected: $(VENV)/.installed ## Make what the last `make grade` obtained the expected numbers
-	@$(RUN) dlapps.grade --accept --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
+	@$(RUN) tools.grade --accept --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
 
 readme: $(VENV)/.installed ## Write README's results and pictures from figures/full/
-	@$(RUN) dlapps.readme
+	@$(RUN) tools.readme
 
 site: $(VENV)/.installed ## Write the executed notebooks, README and report as a website, build/site/
-	@$(RUN) dlapps.site --profile $(PROFILE)
+	@$(RUN) tools.site --profile $(PROFILE)
 
 report: $(VENV)/.installed ## Typeset report/report.pdf with the numbers of figures/PROFILE (PROFILE=full)
-	@$(RUN) dlapps.report --profile $(PROFILE)
+	@$(RUN) tools.report --profile $(PROFILE)
 
 # One thread each: the networks here are too small to gain from more, and two tests at a time do.
 test: $(VENV)/.installed ## Run the tests, which execute the four notebooks in the quick profile

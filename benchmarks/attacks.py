@@ -4,8 +4,9 @@ import torch
 import torchattacks
 from compare import by_device, compare
 
-from dlapps import adversarial, datasets, runtime
+from dlapps import datasets, runtime
 from dlapps.models import features, pretrained
+from dlapps.visualization import attack_measures, white_box
 
 
 def rows():
@@ -32,19 +33,19 @@ def rows():
 
     pairs = {
         "PGD, l∞ 8/255, at most 40 steps": (
-            ours(adversarial.pgd),
+            ours(white_box.pgd),
             "PGD",
             theirs(torchattacks.PGD(theirs_network, eps=8 / 255, alpha=2 / 255, steps=40)),
             by_device(cpu=1.5, gpu=2.5),
         ),
         "PGD, l2 2.0, at most 40 steps": (
-            ours(adversarial.pgd, norm="l2", epsilon=2.0),
+            ours(white_box.pgd, norm="l2", epsilon=2.0),
             "PGDL2",
             theirs(torchattacks.PGDL2(theirs_network, eps=2.0, alpha=0.2, steps=40)),
             by_device(cpu=1.5, gpu=2.5),
         ),
         "shortest change, DDN with 20 gradients": (
-            ours(adversarial.minimal_norm, steps=20),
+            ours(white_box.ddn, steps=20),
             "CW, c = 1, 100 steps",
             theirs(torchattacks.CW(theirs_network, c=1, steps=100, lr=0.01)),
             5.0,
@@ -53,7 +54,7 @@ def rows():
     found = []
     for name, (mine, peer, other, target) in pairs.items():
         reached = [
-            adversarial.measure(network, images, attack(), targets, targeted=True)
+            attack_measures.measure(network, images, attack(), targets, targeted=True)
             for attack in (mine, other)
         ]
         lengths = " and ".join(

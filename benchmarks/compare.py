@@ -102,7 +102,6 @@ def _serve(name, connection):
     """
     global _connection, _serves
     _connection, _serves = connection, True
-    runtime.keep_freed_memory(False)
     runtime.seed_everything(0)
     torch.backends.cudnn.allow_tf32 = True
     torch.use_deterministic_algorithms(False)

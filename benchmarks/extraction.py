@@ -10,7 +10,7 @@ from dlapps.models import features, pretrained
 
 # The target beside either peer on a CPU; ResNet-50 is for a GPU alone.
 TARGETS = {"efficientnet_lite0": 4.0, "squeezenet1_1": 1.8, "vgg16": 1.8}
-PLAIN, TORCHVISIONS = "one pass a layer (NCHW, float32)", "torchvision's create_feature_extractor"
+PLAIN, TORCHVISIONS = "one pass per layer (NCHW, float32)", "torchvision's create_feature_extractor"
 GPU_TARGETS = {PLAIN: 1.5, TORCHVISIONS: 1.2}
 
 

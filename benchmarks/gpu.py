@@ -33,8 +33,9 @@ import nbformat
 import run
 import torch
 
-from dlapps import execute, grade, runtime
+from dlapps import runtime
 from dlapps.files import write_json
+from tools import execute, grade
 
 FOLDER = runtime.project_root() / "build" / "gpu"
 GROUPS = "benchmarks", "tests", "notebooks"
@@ -87,7 +88,7 @@ def _notebook(path):
     return Stage(
         path.stem,
         "notebooks",
-        (sys.executable, "-m", "dlapps.execute", *options),
+        (sys.executable, "-m", "tools.execute", *options),
         in_results=lambda: differing(path.stem),
         environment={"DLAPPS_FIGURES": str(FOLDER / "figures")},
     )

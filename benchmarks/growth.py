@@ -13,10 +13,11 @@ import matplotlib.pyplot as plt
 import torch
 from compare import by_device, folder
 
-from dlapps import adaptation, adversarial, class_images, gan_training, plotting, runtime, saliency
+from dlapps import adaptation, gans, plotting, runtime
 from dlapps.datasets import ImageSet
 from dlapps.files import atomic_path
-from dlapps.models import dann, features, gans, pretrained
+from dlapps.models import dann, features, gan, pretrained
+from dlapps.visualization import class_images, saliency, white_box
 
 
 def _digits(count):
@@ -46,7 +47,7 @@ def attack(count):
     images = network.prepare(_photographs(count))
     with torch.no_grad():
         labels = torch.cat([network(part).argmax(1) for part in images.split(8)])
-    return lambda: adversarial.minimal_norm(network, images, labels, steps=3)
+    return lambda: white_box.ddn(network, images, labels, steps=3)
 
 
 def classes(count):
@@ -63,10 +64,10 @@ def dann_epoch(count):
 
 def gan_epoch(count):
     images = torch.randint(0, 256, (count, 1, 32, 32), dtype=torch.uint8)
-    networks = gans.DCGANGenerator(), gans.DCGANDiscriminator()
-    settings = gan_training.Settings(epochs=1)
-    fixed = gan_training.fixed_inputs(networks[0], 1)
-    return lambda: gan_training.train(*networks, images, None, settings, fixed=fixed)
+    networks = gan.DCGANGenerator(), gan.DCGANDiscriminator()
+    settings = gans.Settings(epochs=1)
+    fixed = gans.fixed_inputs(networks[0], 1)
+    return lambda: gans.train(*networks, images, None, settings, fixed=fixed)
 
 
 # A task, what it is called, the counts it is run with, and what is counted.

@@ -3,8 +3,9 @@
 import torch
 from compare import by_device, compare
 
-from dlapps import class_images, runtime
+from dlapps import runtime
 from dlapps.models import features, pretrained
+from dlapps.visualization import class_images
 
 CLASSES = 8
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlapps import adaptation, gan_training, runtime, steps, training
-from dlapps.models import dann, features, gans, pretrained
+from dlapps import adaptation, gans, runtime, steps, training
+from dlapps.models import dann, features, gan, pretrained
 
 
 def peak(rounds=8):
@@ -84,7 +84,7 @@ def _training(name, step, networks, optimizers, learning_rate):
 
 def _dann():
     torch.manual_seed(0)
-    network = steps.place(dann.DANN())
+    network = steps.to_device(dann.DANN())
     optimizer = steps.optimizer(torch.optim.Adam, network)
     x_s, x_t = torch.rand(2, 64, 3, 28, 28).to(runtime.device())
     y_s = torch.arange(64).to(runtime.device()) % 10
@@ -98,16 +98,16 @@ def _dann():
 
 def _gan(name, kinds):
     torch.manual_seed(0)
-    networks = [steps.place(kind().apply(gans.init_weights)) for kind in kinds]
+    networks = [steps.to_device(kind().apply(gan.init_weights)) for kind in kinds]
     optimizers = [steps.optimizer(torch.optim.Adam, n, betas=(0.5, 0.999)) for n in networks]
-    settings = gan_training.Settings()
+    settings = gans.Settings()
     real = torch.rand(128, 1, 32, 32).to(runtime.device())
     labels = torch.arange(128).to(runtime.device()) % 10
     labels = labels if networks[0].classes is not None else None
     z = torch.randn(128, networks[0].latent).to(runtime.device())
 
     def step():
-        gan_training.gan_step(networks, optimizers, [(real, labels)], [z], settings)
+        gans.gan_step(networks, optimizers, [(real, labels)], [z], settings)
 
     return _training(f"a step of {name}, batch of 128", step, networks, optimizers, 2e-4)
 
@@ -127,8 +127,8 @@ def rows():
     works = [
         _extraction(),
         _dann(),
-        _gan("DCGAN", (gans.DCGANGenerator, gans.DCGANDiscriminator)),
-        _gan("cDCGAN", (gans.ConditionalDCGANGenerator, gans.ConditionalDCGANDiscriminator)),
+        _gan("DCGAN", (gan.DCGANGenerator, gan.DCGANDiscriminator)),
+        _gan("cDCGAN", (gan.ConditionalDCGANGenerator, gan.ConditionalDCGANDiscriminator)),
     ]
     with runtime.chosen_kernels(runtime.device(), tf32=True):
         for (name, *work), lever in zip(works, LEVERS, strict=True):

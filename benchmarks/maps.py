@@ -6,8 +6,9 @@ from compare import apart, by_device, compare
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from dlapps import datasets, runtime, saliency
+from dlapps import datasets, runtime
 from dlapps.models import features, pretrained
+from dlapps.visualization import saliency
 
 STEPS = SAMPLES = 20
 

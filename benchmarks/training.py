@@ -14,14 +14,14 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from dlapps import adaptation, datasets, gan_training, runtime
-from dlapps.models import dann, gans
+from dlapps import adaptation, datasets, gans, runtime
+from dlapps.models import dann, gan
 from dlapps.steps import Batches
 
 BATCH = 64
 
 
-class JoinedGenerator(gans.ConditionalDCGANGenerator):
+class JoinedGenerator(gan.ConditionalDCGANGenerator):
     """cDCGAN's generator as it is usually written: the maps of noise and label as one tensor."""
 
     def forward(self, z, labels):
@@ -30,7 +30,7 @@ class JoinedGenerator(gans.ConditionalDCGANGenerator):
         return (self.body(torch.cat(branches, 1)) + 1) / 2
 
 
-class JoinedDiscriminator(gans.ConditionalDCGANDiscriminator):
+class JoinedDiscriminator(gan.ConditionalDCGANDiscriminator):
     """cDCGAN's discriminator as it is usually written: the maps of image and label as one."""
 
     def forward(self, images, labels):
@@ -130,7 +130,7 @@ def dann_rows():
             total += label_loss.item()
         ends["usual"] = total / len(loaders[0])
         adaptation.accuracy(network, tests[0])
-        adaptation.accuracy(adaptation.with_statistics_of(network, target.images), tests[1])
+        adaptation.accuracy(adaptation.adapt_batch_norm(network, target.images), tests[1])
 
     ours(), usual()
     return [
@@ -155,21 +155,21 @@ def gan_rows():
         "DCGAN": (
             by_device(cpu=20, gpu=400),
             by_device(cpu=1.5, gpu=8),
-            *2 * [(gans.DCGANGenerator, gans.DCGANDiscriminator)],
+            *2 * [(gan.DCGANGenerator, gan.DCGANDiscriminator)],
         ),
         "cDCGAN": (
             by_device(cpu=4, gpu=200),
             by_device(cpu=1.5, gpu=4.5),
-            (gans.ConditionalDCGANGenerator, gans.ConditionalDCGANDiscriminator),
+            (gan.ConditionalDCGANGenerator, gan.ConditionalDCGANDiscriminator),
             (JoinedGenerator, JoinedDiscriminator),
         ),
     }
     for name, (steps, wanted, kinds, usual_kinds) in models.items():
-        settings = gan_training.Settings(epochs=1, batch_size=128)
+        settings = gans.Settings(epochs=1, batch_size=128)
         steps = min(steps, len(digits) // settings.batch_size)
         part = digits.subset(range(steps * settings.batch_size))
         torch.manual_seed(0)
-        starts = [kind().apply(gans.init_weights) for kind in kinds]
+        starts = [kind().apply(gan.init_weights) for kind in kinds]
         usual_starts = [kind() for kind in usual_kinds]
         for one, start in zip(usual_starts, starts, strict=True):
             one.load_state_dict(start.state_dict())
@@ -181,12 +181,12 @@ def gan_rows():
             starts=starts, part=part, conditional=conditional, settings=settings, losses=losses
         ):
             networks = copy.deepcopy(starts)
-            history = gan_training.train(
+            history = gans.train(
                 *networks,
                 part.images,
                 part.labels if conditional else None,
                 settings,
-                fixed=gan_training.fixed_inputs(networks[0], 1),
+                fixed=gans.fixed_inputs(networks[0], 1),
             )
             losses["ours"] = history.records["discriminator_loss"][0]
 

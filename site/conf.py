@@ -1,11 +1,11 @@
-"""What Sphinx makes of the executed notebooks and the README: see dlapps.site."""
+"""What Sphinx makes of the executed notebooks and the README: see tools.site."""
 
 from docutils import nodes
 from latex2mathml.converter import convert
 
 project = html_title = "Deep Learning Applications"
 extensions = ["myst_nb"]
-nb_execution_mode = "off"  # dlapps.execute has done that
+nb_execution_mode = "off"  # tools.execute has done that
 nb_render_markdown_format = "myst"  # so that answers may hold formulas
 myst_enable_extensions = ["amsmath", "dollarmath", "html_image"]
 myst_heading_anchors = 2

@@ -11,11 +11,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from dlapps import adaptation, gan_training, runtime, training
+from dlapps import adaptation, gans, runtime, training
 from dlapps.artifacts import Artifacts
 from dlapps.datasets import ImageSet, download
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
-from dlapps.models import dann, features, gans, pretrained
+from dlapps.models import dann, features, gan, pretrained
 
 FILE = hashlib.shake_256(b"a file to download").digest(3_000_000)
 MEMBERS = {
@@ -75,16 +75,16 @@ def domain_adaptation(folder, address):
     return fingerprint(network.state_dict(), history)
 
 
-def gan(folder, address):
+def gan_training(folder, address):
     training.SECONDS_BETWEEN_CHECKPOINTS = 0
     torch.manual_seed(0)
-    networks = gans.DCGANGenerator(width=4), gans.DCGANDiscriminator(width=4)
-    history = gan_training.train(
+    networks = gan.DCGANGenerator(width=4), gan.DCGANDiscriminator(width=4)
+    history = gans.train(
         *networks,
         noise(96, 1, 32),
         None,
-        gan_training.Settings(epochs=2, batch_size=8),
-        fixed=gan_training.fixed_inputs(networks[0], 4),
+        gans.Settings(epochs=2, batch_size=8),
+        fixed=gans.fixed_inputs(networks[0], 4),
         snapshots=(0, 10, 20),
         checkpoint=folder / "gan.pt",
     )
@@ -115,7 +115,7 @@ def artifacts(folder, address):
     os.environ["DLAPPS_PROFILE"] = "quick"
     results = Artifacts("1_faults")
     for number in range(6):
-        results.save_metric(f"number_{number}", number / 7, unit="", data="", model="", seed=0)
+        results.record({f"number_{number}": number / 7}, unit="", data="", model="", seed=0)
         figure, axes = plt.subplots(figsize=(3, 2))
         axes.plot([0, number])
         results.save_figure(figure, f"figure_{number % 3}")
@@ -128,7 +128,7 @@ def artifacts(folder, address):
 
 TASKS = {
     task.__name__: task
-    for task in (extraction, domain_adaptation, gan, fetched, unpacked, artifacts)
+    for task in (extraction, domain_adaptation, gan_training, fetched, unpacked, artifacts)
 }
 
 

@@ -23,10 +23,10 @@ def about():
 
 
 def test_numbers_are_written_as_one_flat_object(results, tmp_path):
-    results.save_metric("accuracy", np.float32(0.5), **about())
-    results.save_metric("rows", np.int64(1500), unit="images", data="toy", model=None, seed=None)
-    results.save_metric("over_seeds", [0.1, 0.2], **about())
-    results.save_metric("unavailable", None, **about())
+    results.record({"accuracy": np.float32(0.5)}, **about())
+    results.record({"rows": np.int64(1500)}, unit="images", data="toy", model=None, seed=None)
+    results.record({"over_seeds": [0.1, 0.2]}, **about())
+    results.record({"unavailable": None}, **about())
     written = json.loads((tmp_path / "figures/quick/1_transfer_learning.json").read_text())
     assert written == {
         "accuracy": {"value": 0.5, **about()},
@@ -37,27 +37,27 @@ def test_numbers_are_written_as_one_flat_object(results, tmp_path):
 
 
 def test_numbers_over_seeds_come_with_their_mean_and_deviation(results, tmp_path):
-    results.save_metric("over_seeds", [0.1, 0.2, 0.6], **about() | {"seed": [0, 1, 2]})
-    results.save_metric("one", [0.1], **about() | {"seed": [0]})
+    results.record({"over_seeds": [0.1, 0.2, 0.6]}, **about() | {"seed": [0, 1, 2]})
+    results.record({"one": [0.1]}, **about() | {"seed": [0]})
     written = json.loads((tmp_path / "figures/quick/1_transfer_learning.json").read_text())
     assert written["over_seeds"]["mean"] == pytest.approx(0.3)
     assert written["over_seeds"]["std"] == pytest.approx(np.sqrt(0.07))
     assert (written["one"]["mean"], written["one"]["std"]) == (0.1, None)
     for value in (0.1, [0.1]):
         with pytest.raises(ValueError, match="a number for each of 2 seeds"):
-            results.save_metric("over_seeds", value, **about() | {"seed": [0, 1]})
+            results.record({"over_seeds": value}, **about() | {"seed": [0, 1]})
 
 
 def test_beside_the_numbers_lies_what_made_them(results, tmp_path):
-    results.save_metric("one", 1, **about())
+    results.record({"one": 1}, **about())
     folder = tmp_path / "figures" / "quick"
     versions = json.loads((folder / "1_transfer_learning.versions.json").read_text())
     assert versions == runtime.versions()
 
 
 def test_a_new_run_does_not_mix_with_the_numbers_of_the_last(results, tmp_path):
-    results.save_metric("old", 1, **about())
-    Artifacts("1_transfer_learning").save_metric("new", 2, **about())
+    results.record({"old": 1}, **about())
+    Artifacts("1_transfer_learning").record({"new": 2}, **about())
     written = json.loads((tmp_path / "figures/quick/1_transfer_learning.json").read_text())
     assert list(written) == ["new"]
 
@@ -65,22 +65,53 @@ def test_a_new_run_does_not_mix_with_the_numbers_of_the_last(results, tmp_path):
 @pytest.mark.parametrize("value", ["0.5", True, object(), [0.5, "x"]])
 def test_what_is_no_number_is_refused_by_name(results, value):
     with pytest.raises(TypeError, match="accuracy"):
-        results.save_metric("accuracy", value, **about())
+        results.record({"accuracy": value}, **about())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [1.0, float("nan")]])
 def test_what_is_not_finite_is_refused(results, value, tmp_path):
     with pytest.raises(ValueError, match="finite"):
-        results.save_metric("accuracy", value, **about())
+        results.record({"accuracy": value}, **about())
     assert not (tmp_path / "figures").exists()
 
 
-@pytest.mark.parametrize("key", ["Accuracy", "top-5", "a b", "", "_a", "../a"])
-def test_keys_and_names_are_snake_case(results, key):
-    with pytest.raises(ValueError, match="snake_case"):
-        results.save_metric(key, 1, **about())
-    with pytest.raises(ValueError, match="snake_case"):
-        results.save_figure(plt.figure(), key)
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("Accuracy", "accuracy"),
+        ("top-5", "top_5"),
+        ("target accuracy factor -1", "target_accuracy_factor_minus_1"),
+        ("β₁ = 0.9", "beta1_0_9"),
+        ("rate × 10", "rate_times_10"),
+        ("rate ÷ 10", "rate_divided_by_10"),
+        ("../a", "a"),
+    ],
+)
+def test_names_become_keys_in_snake_case(results, tmp_path, name, key):
+    results.record({name: 1}, **about())
+    written = json.loads((tmp_path / "figures/quick/1_transfer_learning.json").read_text())
+    assert list(written) == [key]
+    assert results.save_figure(plt.figure(), name).name == f"1_{key}.png"
+
+
+@pytest.mark.parametrize("name", ["", "_", "../"])
+def test_a_name_needs_letters_or_digits(results, name):
+    with pytest.raises(ValueError, match="expected letters or digits"):
+        results.record({name: 1}, **about())
+    with pytest.raises(ValueError, match="expected letters or digits"):
+        results.save_figure(plt.figure(), name)
+
+
+def test_one_call_records_a_table_or_nothing(results, tmp_path):
+    file = tmp_path / "figures/quick/1_transfer_learning.json"
+    with pytest.raises(ValueError, match="value of second"):
+        results.record({"first": 1, "second": float("nan")}, **about())
+    with pytest.raises(ValueError, match="two names for rate_times_10"):
+        results.record({"rate × 10": 1, "rate times 10": 2}, **about())
+    assert not file.exists()
+    results.record({"a": 1, "b": [2]}, **about() | {"model": {"a": "one", "b": "two"}})
+    written = json.loads(file.read_text())
+    assert {key: entry["model"] for key, entry in written.items()} == {"a": "one", "b": "two"}
 
 
 def test_notebooks_are_named_with_their_number():
@@ -115,6 +146,6 @@ def test_an_animation_holds_its_frames_and_repeats(results):
             assert gif.info["duration"] == (500 if number == 2 else 50)
     with pytest.raises(ValueError, match=r"frames has shape \(3, 6, 8\), expected \(T, 3, H, W\)"):
         results.save_animation(frames[0], "colours")
-    with pytest.raises(ValueError, match="name is 'No!', expected snake_case"):
-        results.save_animation(frames, "No!")
+    with pytest.raises(ValueError, match="name is '!', expected letters or digits"):
+        results.save_animation(frames, "!")
     assert [p.name for p in path.parent.iterdir()] == [path.name]

@@ -12,23 +12,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dlapps
-from dlapps import (
-    adaptation,
-    adversarial,
+from dlapps import adaptation, datasets, gans, runtime, transfer
+from dlapps.artifacts import Artifacts
+from dlapps.gans import judging, variants
+from dlapps.models import dann, features, gan, pretrained
+from dlapps.models.judge import Judge
+from dlapps.transfer import fine_tuning
+from dlapps.visualization import (
+    attack_measures,
+    black_box,
     class_images,
-    datasets,
-    fine_tuning,
-    gan_measures,
-    gan_training,
-    gan_variants,
-    runtime,
     saliency,
     saliency_measures,
-    transfer,
+    white_box,
 )
-from dlapps.artifacts import Artifacts
-from dlapps.models import dann, features, gans, pretrained
-from dlapps.models.judge import Judge
 
 EXAMPLES = 12  # values for each argument
 SOURCE = Path(dlapps.__file__).parent
@@ -90,7 +87,7 @@ not_noise = st.sampled_from([torch.randn(2, 99), torch.randn(100), torch.randn(0
 not_rows = st.sampled_from([np.zeros(40), np.full((40, 3), np.nan), np.zeros((39, 3))])
 
 FEATURES, LABELS = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 4
-GENERATOR, CONDITIONAL = gans.DCGANGenerator(width=4), gans.ConditionalDCGANGenerator(width=4)
+GENERATOR, CONDITIONAL = gan.DCGANGenerator(width=4), gan.ConditionalDCGANGenerator(width=4)
 
 
 def attack_of(attack):
@@ -113,10 +110,10 @@ def extract(images=BYTES, layers=("fire9",), **options):
 
 def train_gan(images=BYTES, labels=None, **options):
     generator = GENERATOR if labels is None else CONDITIONAL
-    return gan_training.train(
-        generator, gans.DCGANDiscriminator(width=4), images, labels,
-        gan_training.Settings(batch_size=20, **options),
-        fixed=gan_training.fixed_inputs(generator, 2),
+    return gans.train(
+        generator, gan.DCGANDiscriminator(width=4), images, labels,
+        gans.Settings(batch_size=20, **options),
+        fixed=gans.fixed_inputs(generator, 2),
     )  # fmt: skip
 
 
@@ -163,11 +160,11 @@ CASES = {
         },
     ),
     "randomised": (
-        lambda layers=1: saliency_measures.randomised(NETWORK, layers),
+        lambda layers=1: saliency_measures.randomise(NETWORK, layers),
         {"layers": st.integers(max_value=-1) | st.integers(min_value=3)},
     ),
     "measure": (
-        lambda originals=IMAGES, changed=IMAGES, labels=PREDICTED: adversarial.measure(
+        lambda originals=IMAGES, changed=IMAGES, labels=PREDICTED: attack_measures.measure(
             NETWORK, originals, changed, labels
         ),
         {
@@ -177,11 +174,11 @@ CASES = {
         },
     ),
     "fgsm": (
-        attack_of(adversarial.fgsm),
+        attack_of(white_box.fgsm),
         {"images": not_images, "labels": not_labels, "epsilon": not_positive},
     ),
     "pgd": (
-        attack_of(adversarial.pgd),
+        attack_of(white_box.pgd),
         {
             "images": not_images,
             "labels": not_labels,
@@ -192,21 +189,21 @@ CASES = {
         },
     ),
     "carlini_wagner": (
-        attack_of(adversarial.carlini_wagner),
+        attack_of(white_box.carlini_wagner),
         {"constant": not_positive, "steps": not_counts, "learning_rate": not_positive},
     ),
     "minimal_norm": (
-        attack_of(adversarial.minimal_norm),
+        attack_of(white_box.ddn),
         {"steps": not_counts, "radius": not_positive, "images": not_images},
     ),
     "one_pixel": (
-        attack_of(adversarial.one_pixel),
+        attack_of(black_box.one_pixel),
         {"pixels": not_counts, "population": not_counts, "generations": not_counts},
     ),
-    "square": (attack_of(adversarial.square), {"epsilon": not_positive, "max_queries": not_counts}),
-    "nes": (attack_of(adversarial.nes), {"samples": not_counts, "noise": not_positive}),
+    "square": (attack_of(black_box.square), {"epsilon": not_positive, "max_queries": not_counts}),
+    "nes": (attack_of(black_box.nes), {"samples": not_counts, "noise": not_positive}),
     "fool": (
-        lambda images=IMAGES, targets=(PREDICTED + 1) % 10, **options: adversarial.fool(
+        lambda images=IMAGES, targets=(PREDICTED + 1) % 10, **options: white_box.fool(
             NETWORK, images, targets, **options
         ),
         {
@@ -249,7 +246,7 @@ CASES = {
         {"classes": st.sampled_from([[], [10], [-1], [0.5]]), "batch_size": not_counts},
     ),
     "recognised": (
-        lambda images=IMAGES, classes=(1, 2): class_images.recognised(SQUEEZENET, images, classes),
+        lambda images=IMAGES, classes=(1, 2): class_images.recognition(SQUEEZENET, images, classes),
         {"images": not_images, "classes": st.sampled_from([[], [0], [0, 1000], [-1, 0], None])},
     ),
     "with_normalisation": (
@@ -318,8 +315,8 @@ CASES = {
             "labels": st.sampled_from([[0], [4] * 40, [-1] * 40, [0.0] * 40]),
         },
     ),
-    "gan_training.Settings": (
-        gan_training.Settings,
+    "gans.Settings": (
+        gans.Settings,
         {
             "epochs": not_counts,
             "batch_size": not_counts,
@@ -346,7 +343,7 @@ CASES = {
         fine_tuning.Settings,
         {"epochs": not_counts, "batch_size": not_counts, "learning_rate": not_positive},
     ),
-    "gan_training.train": (
+    "gans.train": (
         train_gan,
         {
             "images": not_bytes | st.just(BYTES[:10]),
@@ -363,14 +360,14 @@ CASES = {
         },
     ),
     "interpolate": (
-        lambda start=ZEROS, end=ONES, steps=3: gan_training.interpolate(start, end, steps),
+        lambda start=ZEROS, end=ONES, steps=3: gans.interpolate(start, end, steps),
         {
             "start": st.sampled_from([torch.zeros(4), torch.zeros(1, 5)]),
             "end": st.sampled_from([torch.zeros(4), torch.zeros(1, 5)]),
             "steps": st.integers(max_value=1),
         },
     ),
-    "spread": (lambda images=BYTES: gan_training.spread(images), {"images": not_bytes}),
+    "spread": (lambda images=BYTES: gans.spread(images), {"images": not_bytes}),
     "generator": (lambda z=None: GENERATOR(z), {"z": not_noise}),
     "conditional generator": (
         lambda labels=None: CONDITIONAL(torch.randn(2, 100), labels),
@@ -379,11 +376,11 @@ CASES = {
         },
     ),
     "generate": (
-        lambda labels=None: gan_training.generate(CONDITIONAL, torch.randn(2, 100), labels),
+        lambda labels=None: gans.generate(CONDITIONAL, torch.randn(2, 100), labels),
         {"labels": st.sampled_from([torch.tensor([0, 10]), torch.tensor([-1, 0])])},
     ),
     "train_judge": (
-        lambda images=BYTES, epochs=1, batch_size=20: gan_measures.train_judge(
+        lambda images=BYTES, epochs=1, batch_size=20: judging.train_judge(
             Judge(), images, torch.arange(40) % 10, epochs=epochs, batch_size=batch_size
         ),
         {"images": not_bytes, "epochs": not_counts, "batch_size": not_counts},
@@ -419,19 +416,19 @@ CASES = {
         ),
         {"dimensions": st.lists(st.integers(max_value=0) | st.integers(min_value=4), min_size=1)},
     ),
-    "Variant": (lambda model="DCGAN": gan_variants.Variant("one", model), {"model": not_names}),
+    "Variant": (lambda model="DCGAN": variants.Variant("one", model), {"model": not_names}),
     "fine_tuning.train": (
         lambda data=DIGITS: fine_tuning.train(
             fine_tuning.Classifier(SQUEEZENET, 10), data, fine_tuning.Settings()
         ),
         {"data": st.integers(1, 15).map(lambda count: DIGITS.subset(range(count)))},
     ),
-    "save_metric": (
-        lambda key="number", value=1: Artifacts("1_bad").save_metric(
-            key, value, unit="", data="", model="", seed=0
+    "record": (
+        lambda name="number", value=1: Artifacts("1_bad").record(
+            {name: value}, unit="", data="", model="", seed=0
         ),
         {
-            "key": st.text(max_size=5).filter(lambda t: not t.isalnum()) | st.just("Key"),
+            "name": st.sampled_from(["", "_", "!?", "ß·"]),
             "value": st.sampled_from([math.nan, math.inf, "1", True, {}, [1, "a"], [math.nan]]),
         },
     ),

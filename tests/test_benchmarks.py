@@ -143,7 +143,6 @@ def test_peers_have_pytorchs_defaults(compare, monkeypatch):
 
     before = torch.backends.cudnn.allow_tf32, torch.are_deterministic_algorithms_enabled()
     monkeypatch.setitem(sys.modules, "settings", types.SimpleNamespace(rows=rows))
-    monkeypatch.setattr(compare.runtime, "keep_freed_memory", lambda keep: None)
     monkeypatch.setattr(compare, "_serves", False)
     monkeypatch.setattr(compare, "_connection", None)
     try:

@@ -24,21 +24,12 @@ from torch._subclasses.fake_tensor import (
 from torch.nn import functional as F
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from dlapps import (
-    adaptation,
-    adversarial,
-    class_images,
-    fine_tuning,
-    gan_measures,
-    gan_training,
-    saliency,
-    training,
-    transfer,
-)
+from dlapps import adaptation, gans, training, transfer
 from dlapps.datasets import ImageSet
+from dlapps.gans import judging
 from dlapps.models import features, pretrained
 from dlapps.models.dann import DANN
-from dlapps.models.gans import (
+from dlapps.models.gan import (
     ConditionalDCGANDiscriminator,
     ConditionalDCGANGenerator,
     ConditionalGANDiscriminator,
@@ -48,6 +39,8 @@ from dlapps.models.gans import (
 )
 from dlapps.models.judge import Judge
 from dlapps.training import Synchronisations
+from dlapps.transfer import fine_tuning
+from dlapps.visualization import attack_measures, black_box, class_images, saliency, white_box
 
 
 @pytest.fixture
@@ -534,7 +527,7 @@ def test_accuracies_and_pseudo_labels_are_those_of_the_cpu():
 
 
 def test_statistics_of_other_images_are_those_of_the_cpu():
-    renew = partial(adaptation.with_statistics_of, images=toy_digits(3), batch_size=3)
+    renew = partial(adaptation.adapt_batch_norm, images=toy_digits(3), batch_size=3)
     expected, found, _ = on_both(renew, toy_dann())
     for name, value in expected.state_dict().items():
         check_same(found.state_dict()[name], value, "cuda")
@@ -547,8 +540,8 @@ def toy_generator(name):
 
 @pytest.mark.parametrize("name", ["DCGAN", "cDCGAN"])
 def test_generated_images_come_back_to_the_cpu(name):
-    z, labels = gan_training.fixed_inputs(toy_generator(name), count=6)
-    generate = partial(gan_training.generate, z=z, labels=labels, batch_size=4)
+    z, labels = gans.fixed_inputs(toy_generator(name), count=6)
+    generate = partial(gans.generate, z=z, labels=labels, batch_size=4)
     expected, found, device = on_both(generate, toy_generator(name))
     assert not found.is_cuda and torch.equal(found, expected)
     assert not device.synchronisations and device.to_host <= 2  # one for each batch
@@ -557,7 +550,7 @@ def test_generated_images_come_back_to_the_cpu(name):
 def test_features_and_classes_of_a_judge_come_back_to_the_cpu():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (6, 1, 32, 32), dtype=torch.uint8)
-    read = partial(gan_measures.read, images=images, batch_size=4)
+    read = partial(judging.features_and_classes, images=images, batch_size=4)
     expected, found, device = on_both(read, Judge(width=16))
     for mine, theirs in zip(found, expected, strict=True):
         check_same(mine, theirs, "cpu")
@@ -596,16 +589,16 @@ def test_saliency_maps_lie_where_the_images_do(name, squeezenet):
 
 
 ATTACKS = {
-    "FGSM": adversarial.fgsm,
-    "targeted FGSM": partial(adversarial.fgsm, targeted=True),
-    "PGD": partial(adversarial.pgd, steps=2),
-    "PGD, l2": partial(adversarial.pgd, norm="l2", epsilon=1.0, steps=2),
-    "minimal norm": partial(adversarial.minimal_norm, steps=3),
-    "minimal norm, 8 bits": partial(adversarial.minimal_norm, steps=2, levels=256),
-    "NES": partial(adversarial.nes, max_queries=10, samples=4),
-    "Carlini-Wagner": partial(adversarial.carlini_wagner, steps=2),
-    "square": partial(adversarial.square, max_queries=4),
-    "one pixel": partial(adversarial.one_pixel, population=5, generations=1),
+    "FGSM": white_box.fgsm,
+    "targeted FGSM": partial(white_box.fgsm, targeted=True),
+    "PGD": partial(white_box.pgd, steps=2),
+    "PGD, l2": partial(white_box.pgd, norm="l2", epsilon=1.0, steps=2),
+    "minimal norm": partial(white_box.ddn, steps=3),
+    "minimal norm, 8 bits": partial(white_box.ddn, steps=2, levels=256),
+    "NES": partial(black_box.nes, max_queries=10, samples=4),
+    "Carlini-Wagner": partial(white_box.carlini_wagner, steps=2),
+    "square": partial(black_box.square, max_queries=4),
+    "one pixel": partial(black_box.one_pixel, population=5, generations=1),
 }
 
 
@@ -623,7 +616,7 @@ def test_attacked_images_lie_where_the_images_do(name, squeezenet):
 
 def test_fooled_images_lie_where_the_images_do(squeezenet):
     targets = squeezenet(photos()).topk(2).indices[:, 1]
-    fool = partial(adversarial.fool, max_steps=3)
+    fool = partial(white_box.fool, max_steps=3)
     expected, found, _ = on_both(fool, squeezenet, photos(), targets)
     for field in ("images", "steps", "success", "confidences"):
         check_same(getattr(found, field), getattr(expected, field), "cuda")
@@ -632,7 +625,7 @@ def test_fooled_images_lie_where_the_images_do(squeezenet):
 def test_measures_of_attacks_are_those_of_the_cpu(squeezenet):
     images, labels = photos(), squeezenet(photos()).argmin(1)
     changed = (images + 0.01).clamp(0, 1)
-    measured = on_both(adversarial.measure, squeezenet, images, changed, labels)
+    measured = on_both(attack_measures.measure, squeezenet, images, changed, labels)
     assert measured[0] == pytest.approx(measured[1])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dlapps import execute
+from tools import execute
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["1_transfer_learning", "2_visualization", "3_domain_adaptation", "4_gans"]

@@ -23,10 +23,12 @@ import pytest
 import torch
 from PIL import Image
 
-from dlapps import adversarial, datasets, files, fine_tuning, runtime, saliency
+from dlapps import datasets, files, runtime
 from dlapps.artifacts import Artifacts
 from dlapps.datasets import DatasetError, ImageSet, download, folders
 from dlapps.models import features, pretrained
+from dlapps.transfer import fine_tuning
+from dlapps.visualization import black_box, saliency, white_box
 
 KILLS = 50
 SERVED = {"/file": fault_tasks.FILE, "/archive.zip": fault_tasks.archive()}
@@ -238,9 +240,9 @@ def test_numbers_without_room_leave_those_before(tmp_path, monkeypatch):
     monkeypatch.setenv("DLAPPS_FIGURES", str(tmp_path))
     monkeypatch.setenv("DLAPPS_PROFILE", "quick")
     results = Artifacts("1_faults")
-    results.save_metric("one", 1, unit="", data="", model="", seed=0)
+    results.record({"one": 1}, unit="", data="", model="", seed=0)
     with pytest.raises(OSError, match=r"1_faults\.json") as caught, files_of_at_most(20_000):
-        results.save_metric("two", 2, unit="u" * 30_000, data="", model="", seed=0)
+        results.record({"two": 2}, unit="u" * 30_000, data="", model="", seed=0)
     assert caught.value.errno == errno.EFBIG
     assert list(json.loads((tmp_path / "quick" / "1_faults.json").read_text())) == ["one"]
     assert names(tmp_path / "quick") == ["1_faults.json", "1_faults.versions.json"]
@@ -300,7 +302,7 @@ def test_what_may_not_be_written_or_read_is_named(forbidden, address, monkeypatc
     with pytest.raises(PermissionError, match=rf"{refused}: .*{forbidden}/state\.pt"):
         files.save_checkpoint(forbidden / "state.pt", "made", {"step": 1})
     with pytest.raises(PermissionError, match=f"{refused}: .*{forbidden}"):
-        Artifacts("1_faults").save_metric("one", 1, unit="", data="", model="", seed=0)
+        Artifacts("1_faults").record({"one": 1}, unit="", data="", model="", seed=0)
     with pytest.raises(DatasetError, match=rf"{refused}(?s:.*){forbidden}/file\.bin"):
         download.fetch([f"{address}/file"], forbidden / "file.bin")
     with pytest.raises(DatasetError, match=rf"{forbidden}/secret\.png cannot be read.*{refused}"):
@@ -374,9 +376,9 @@ def test_out_of_memory_halves_the_batch_and_says_so(capsys, error):
     "compute",
     [
         saliency.gradient, saliency.smooth_gradient, saliency.integrated_gradients,
-        saliency.grad_cam, adversarial.fgsm, adversarial.pgd, adversarial.carlini_wagner,
-        adversarial.minimal_norm, adversarial.square, adversarial.nes, adversarial.one_pixel,
-        adversarial.fool,
+        saliency.grad_cam, white_box.fgsm, white_box.pgd, white_box.carlini_wagner,
+        white_box.ddn, black_box.square, black_box.nes, black_box.one_pixel,
+        white_box.fool,
     ],
 )  # fmt: skip
 def test_out_of_memory_in_maps_and_attacks_says_what_to_lower(compute, error):

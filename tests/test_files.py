@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlapps import files, gan_training
+from dlapps import files, gans
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -80,8 +80,8 @@ def test_missing_folders_are_made_and_the_suffix_is_kept(tmp_path):
         (torch.zeros(3), torch.tensor([0.0, 0.0, 1e-38])),
         ({"a": torch.zeros(2)}, {"b": torch.zeros(2)}),
         ({"epochs": 5}, {"epochs": 6}),
-        (gan_training.generator_loss, gan_training.discriminator_loss),
-        (gan_training, files),
+        (gans.generator_loss, gans.discriminator_loss),
+        (gans, files),
     ],
 )
 def test_fingerprints_differ_for_different_content(one, other):

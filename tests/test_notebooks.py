@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dlapps import execute, grade
+from tools import execute, grade
 
 if sys.version_info >= (3, 11):
     import tomllib

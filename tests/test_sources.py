@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from dlapps import gan_variants
-from dlapps.models import gans
+from dlapps.gans import variants
+from dlapps.models import gan
 from dlapps.sources import code_of
 
 HELPERS = """
@@ -15,7 +15,7 @@ RATE = 0.5
 KINDS = {{"one": ("a", 2)}}
 
 
-def helper(x):
+def helper(x{hint}):
     {docstring}
     return RATE * x  {comment}
 
@@ -41,7 +41,7 @@ class Main(Base):
             raise ValueError(f"{words}: {{x}}")
         return super().run(x)
 '''
-PLAIN = {"docstring": '"""Half."""', "comment": "", "unrelated": 1, "words": "words"}
+PLAIN = {"docstring": '"""Half."""', "comment": "", "hint": "", "unrelated": 1, "words": "words"}
 numbers = itertools.count()
 
 
@@ -74,6 +74,7 @@ def code(tmp_path, monkeypatch):
         {"comment": "# why"},
         {"words": "other words"},
         {"unrelated": 2},
+        {"hint": ": float"},
     ],
 )
 def test_prose_and_what_is_not_called_do_not_count(code, prose):
@@ -89,8 +90,8 @@ def test_functions_and_constants_count_through_modules_and_base_classes(code, ol
 
 
 def test_classes_in_a_table_are_followed():
-    found = "\n".join(code_of(gan_variants.Variant))
-    for kind in (gans.DCGANGenerator, gans.ConditionalGANDiscriminator):
+    found = "\n".join(code_of(variants.Variant))
+    for kind in (gan.DCGANGenerator, gan.ConditionalGANDiscriminator):
         assert f"class {kind.__name__}(nn.Module)" in found
     assert "def _apply_joined" in found and "def init_weights" in found
     assert "def progress" not in found  # what shows or stores changes no number

@@ -11,13 +11,15 @@ import torch
 from pretend_graph import pretend_graphs
 from torch.nn import functional as F
 
-from dlapps import adaptation, fine_tuning, gan_measures, gan_training, runtime, steps, training
+from dlapps import adaptation, gans, runtime, steps, training
 from dlapps.datasets import ImageSet
 from dlapps.files import fingerprint
-from dlapps.models import dann, gans, pretrained
+from dlapps.gans import judging, trainer
+from dlapps.models import dann, gan, pretrained
 from dlapps.models.judge import Judge
 from dlapps.steps import Batches
 from dlapps.training import Plan, State
+from dlapps.transfer import fine_tuning
 
 STEPS = 12
 
@@ -36,7 +38,7 @@ def pixels(count=20):
 
 def train(net, checkpoint=None, *, rate=0.01, count=STEPS, averages=False, **changed):
     """Train a small classifier; `changed` is what differs from its usual plan."""
-    steps.place(net)
+    steps.to_device(net)
     optimizer = steps.optimizer(torch.optim.Adam, net)
     batches = Batches(*pixels(), 8, steps=count)
 
@@ -360,20 +362,20 @@ def train_dann(target_labels=None, **options):
     return [weights(net), *(torch.tensor(values) for values in history.values() if values[0])]
 
 
-def train_gan(kinds=(gans.DCGANGenerator, gans.DCGANDiscriminator), **options):
+def train_gan(kinds=(gan.DCGANGenerator, gan.DCGANDiscriminator), **options):
     torch.manual_seed(0)
     networks = [kind(width=8) for kind in kinds]
-    data, settings = digits(), gan_training.Settings(epochs=2, batch_size=8, **options)
+    data, settings = digits(), gans.Settings(epochs=2, batch_size=8, **options)
     labels = data.labels if networks[0].classes else None
-    fixed = gan_training.fixed_inputs(networks[0], 2)
-    history = gan_training.train(*networks, data.images, labels, settings, fixed=fixed)
+    fixed = gans.fixed_inputs(networks[0], 2)
+    history = gans.train(*networks, data.images, labels, settings, fixed=fixed)
     return [*map(weights, networks), *map(torch.tensor, history.records.values())]
 
 
 def train_judge():
     torch.manual_seed(0)
     judge = Judge()
-    gan_measures.train_judge(judge, digits().images, digits().labels, epochs=2, batch_size=8)
+    judging.train_judge(judge, digits().images, digits().labels, epochs=2, batch_size=8)
     return [weights(judge)]
 
 
@@ -385,8 +387,8 @@ def fine_tune():
     return [weights(model), torch.tensor(history["loss"])]
 
 
-CONDITIONAL = gans.ConditionalDCGANGenerator, gans.ConditionalDCGANDiscriminator
-DENSE = gans.ConditionalGANGenerator, gans.ConditionalGANDiscriminator
+CONDITIONAL = gan.ConditionalDCGANGenerator, gan.ConditionalDCGANDiscriminator
+DENSE = gan.ConditionalGANGenerator, gan.ConditionalGANDiscriminator
 # Each trains a small network and returns its weights and what it recorded.
 TRAININGS = {
     "source alone": lambda: train_dann(reversal=None, augment="shape"),
@@ -398,7 +400,7 @@ TRAININGS = {
     "steps of either side": lambda: train_gan(discriminator_steps=2, generator_steps=3),
     "R1, hinge, average": lambda: train_gan(r1=0.1, loss="hinge", average=0.9),
     "cDCGAN": lambda: train_gan(CONDITIONAL),
-    "D without labels": lambda: train_gan((CONDITIONAL[0], gans.DCGANDiscriminator)),
+    "D without labels": lambda: train_gan((CONDITIONAL[0], gan.DCGANDiscriminator)),
     "cGAN": lambda: train_gan(DENSE),
     "judge": train_judge,
     "fine-tuning": fine_tune,
@@ -547,8 +549,8 @@ def test_a_step_that_cannot_be_captured_is_said_once_and_runs(monkeypatch, capsy
 
 
 def test_prose_costs_no_checkpoint_and_code_does(tmp_path, monkeypatch):
-    first = fingerprint(gan_training.train)
-    monkeypatch.setattr(gan_training.failures, "__doc__", "another text")
-    assert fingerprint(gan_training.train) == first
-    monkeypatch.setattr(gan_training, "RECORDED", ("spread",))
-    assert fingerprint(gan_training.train) != first
+    first = fingerprint(gans.train)
+    monkeypatch.setattr(gans.failures, "__doc__", "another text")
+    assert fingerprint(gans.train) == first
+    monkeypatch.setattr(trainer, "RECORDED", ("spread",))
+    assert fingerprint(gans.train) != first

@@ -19,7 +19,8 @@ def drawn(view, images, seed=0, **options):
 
 
 @pytest.mark.parametrize(
-    ("view", "options"), [(views.turned, {}), (views.recoloured, {}), (views.windows, {"size": 28})]
+    ("view", "options"),
+    [(views.random_affine, {}), (views.random_colours, {}), (views.random_crops, {"size": 28})],
 )
 def test_views_are_other_images_of_the_same_range(view, options):
     data = images()
@@ -32,8 +33,8 @@ def test_views_are_other_images_of_the_same_range(view, options):
 
 def test_an_even_image_stays_even_and_only_colours_change_it():
     even = torch.full((4, 3, 28, 28), 0.4, device=runtime.device())
-    torch.testing.assert_close(drawn(views.turned, even), even)
-    view = drawn(views.recoloured, even)
+    torch.testing.assert_close(drawn(views.random_affine, even), even)
+    view = drawn(views.random_colours, even)
     assert view.std((2, 3)).max() < 1e-6 and view.mean((2, 3)).std(1).min() > 0.01
 
 
@@ -41,7 +42,7 @@ def test_a_turn_is_a_turn():
     """A line through the centre: its direction afterwards is the angle that was drawn."""
     line = torch.zeros(200, 1, 41, 41, device=runtime.device())
     line[:, :, 20, 5:36] = 1
-    view = drawn(views.turned, line, degrees=20.0, scales=(1.0, 1.0), shift=0.0)
+    view = drawn(views.random_affine, line, degrees=20.0, scales=(1.0, 1.0), shift=0.0)
     y, x = (
         (torch.arange(41.0, device=line.device) - 20).view(-1, 1),
         torch.arange(41.0, device=line.device) - 20,
@@ -55,7 +56,7 @@ def test_a_turn_is_a_turn():
 
 def test_windows_are_of_half_the_image_at_least_and_of_both_directions():
     ramp = torch.arange(100.0, device=runtime.device()) / 100  # grows to the right
-    view = drawn(views.windows, ramp.expand(400, 1, 100, 100), size=32)
+    view = drawn(views.random_crops, ramp.expand(400, 1, 100, 100), size=32)
     assert view.shape == (400, 1, 32, 32)
     widths = 100 * (view[:, 0, 16, -1] - view[:, 0, 16, 0]) * 32 / 31
     assert 150 < (widths > 0).sum() < 250

@@ -1,4 +1,4 @@
-"""Where figures and numbers go: figures/<profile>/, one PNG a figure, one JSON file a notebook.
+"""Where figures and numbers go: figures/<profile>/, one PNG per figure, one JSON file per notebook.
 
 Beside the numbers, in <notebook>.versions.json, lies what they were made with.
 """
@@ -7,8 +7,10 @@ import math
 import re
 import statistics
 from numbers import Integral, Real
+from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from dlapps import runtime
@@ -22,22 +24,22 @@ class Artifacts:
     mixes two runs.
     """
 
-    def __init__(self, notebook):
+    def __init__(self, notebook: str):
         if not re.fullmatch(r"\d+_\w+", notebook):
             raise ValueError(f"notebook is {notebook!r}, expected a name such as '1_transfer'")
         self.notebook = notebook
         self.folder = runtime.figures_root() / runtime.profile()
         self._metrics = {}
 
-    def save_figure(self, figure, name):
+    def save_figure(self, figure: Figure, name: str) -> Path:
         """Write a Matplotlib figure to <folder>/<notebook's number>_<name>.png; return the path."""
-        path = self.folder / f"{self.notebook.split('_')[0]}_{_snake_case('name', name)}.png"
+        path = self._path(name, ".png")
         with atomic_path(path) as temporary:
             # Without the version of Matplotlib in it, equal figures are equal files.
             figure.savefig(temporary, metadata={"Software": None})
         return path
 
-    def save_animation(self, frames, name, milliseconds=120):
+    def save_animation(self, frames, name: str, milliseconds: int = 120) -> Path:
         """Write frames (T, 3, H, W) in [0, 1] to <folder>/<notebook's number>_<name>.gif.
 
         It repeats for ever; each frame is shown for `milliseconds`, the last one for ten times as
@@ -50,7 +52,7 @@ class Artifacts:
             )
         pixels = (255 * frames.clip(0, 1)).round().astype(np.uint8).transpose(0, 2, 3, 1)
         first, *others = [Image.fromarray(frame) for frame in pixels]
-        path = self.folder / f"{self.notebook.split('_')[0]}_{_snake_case('name', name)}.gif"
+        path = self._path(name, ".gif")
         durations = [milliseconds] * len(others) + [10 * milliseconds]
         with atomic_path(path) as temporary:
             first.save(
@@ -59,43 +61,68 @@ class Artifacts:
             )  # fmt: skip
         return path
 
-    def save_metric(self, key, value, *, unit, data, model, seed):
-        """Add one number, or one list of numbers over seeds, to <folder>/<notebook>.json.
+    def _path(self, name, suffix):
+        return self.folder / f"{self.notebook.split('_')[0]}_{snake_case(name)}{suffix}"
 
-        `value` None says that the number could not be had (weights unavailable, for instance).
-        A list of seeds asks for one number each, and their mean and sample deviation are added.
-        `data` and `model` name the data set and the network, or are None where there is none.
-        Raises ValueError for a key that is not snake_case and TypeError or ValueError for a value
-        that is not a finite number.
+    def record(self, numbers: dict, *, unit, data=None, model=None, seed=None) -> None:
+        """Add numbers, {name: value}, to <folder>/<notebook>.json: all of them, or none.
+
+        A name becomes a key in snake_case (see `snake_case`). A value is a number, a list of them,
+        or None if it could not be had (weights unavailable, for instance). A list of seeds asks for
+        one number each, and their mean and sample standard deviation are added. `unit`, `data` and
+        `model` say what is counted, of which data set and network, as one text (or None) for all or
+        as {name: text}.
+        Raises TypeError or ValueError for a value that is no finite number and for two names of
+        one key.
         """
-        many = isinstance(value, list | tuple)
-        numbers = [_number(key, v) for v in value] if many else _number(key, value)
-        entry = {"value": numbers, "unit": unit, "data": data, "model": model, "seed": seed}
-        if isinstance(seed, list):
-            if not many or len(numbers) != len(seed):
-                raise ValueError(
-                    f"value of {key} is {value!r}, expected a number for each of {len(seed)} seeds"
-                )
-            entry["mean"] = statistics.fmean(numbers)
-            entry["std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
-        key = _snake_case("key", key)
+        added = {}
+        for name, value in numbers.items():
+            about = {"unit": unit, "data": data, "model": model}
+            about = {k: v[name] if isinstance(v, dict) else v for k, v in about.items()}
+            key = snake_case(name)
+            if key in added:
+                raise ValueError(f"numbers holds two names for {key}, {name!r} among them")
+            added[key] = _entry(name, value, seed) | about
         if not self._metrics:
             write_json(self.folder / f"{self.notebook}.versions.json", runtime.versions())
-        self._metrics[key] = entry
+        self._metrics |= added
         write_json(self.folder / f"{self.notebook}.json", self._metrics)
 
 
-def _snake_case(argument, text):
-    if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", text):
-        raise ValueError(f"{argument} is {text!r}, expected snake_case")
-    return text
+def snake_case(name: str) -> str:
+    """Return a name as a key or part of a file's name: "β₁ = -0.5" becomes "beta1_minus_0_5".
+
+    Raises ValueError for a name without letters and digits.
+    """
+    words = {"×": "times", "÷": "divided by", "β₁": "beta1", " -": " minus "}
+    text = f" {name}".lower()
+    for sign, word in words.items():
+        text = text.replace(sign, word)
+    key = re.sub("[^a-z0-9]+", "_", text).strip("_")
+    if not key:
+        raise ValueError(f"name is {name!r}, expected letters or digits")
+    return key
 
 
-def _number(key, value):
+def _entry(name, value, seed):
+    many = isinstance(value, list | tuple)
+    numbers = [_number(name, v) for v in value] if many else _number(name, value)
+    entry = {"value": numbers, "seed": seed}
+    if isinstance(seed, list):
+        if not many or len(numbers) != len(seed):
+            raise ValueError(
+                f"value of {name} is {value!r}, expected a number for each of {len(seed)} seeds"
+            )
+        entry["mean"] = statistics.fmean(numbers)
+        entry["std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return entry
+
+
+def _number(name, value):
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"value of {key} is {value!r}, expected a number")
+        raise TypeError(f"value of {name} is {value!r}, expected a number")
     if not math.isfinite(value):
-        raise ValueError(f"value of {key} is {value}, expected a finite number")
+        raise ValueError(f"value of {name} is {value}, expected a finite number")
     return int(value) if isinstance(value, Integral) else float(value)

@@ -6,12 +6,12 @@ import pandas as pd
 from IPython.display import Code, Markdown, display
 
 
-def show_source(*objects):
+def show_source(*objects) -> None:
     """Display the source code of functions or classes, coloured."""
     display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
 
 
-def show_table(rows, **formats):
+def show_table(rows, **formats) -> None:
     """Display a DataFrame, or rows as dictionaries, with "n/a" where there is no value.
 
     formats: {column: a format such as "{:.1%}", or a function from a value to a text}.
@@ -20,6 +20,6 @@ def show_table(rows, **formats):
     display(style.format(formats, precision=3, na_rep="n/a", thousands=","))
 
 
-def answer(text):
+def answer(text: str) -> None:
     """Display the answer to a question."""
     display(Markdown("**Answer.** " + text.strip()))

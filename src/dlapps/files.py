@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ _HOST = re.sub(r"\W", "", platform.node())[:32]
 
 
 @contextmanager
-def atomic_path(path):
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it onto `path` if the block succeeds.
 
     A block that fails, or a process that is killed in it, leaves `path` as it was. An OSError, as
@@ -41,7 +42,7 @@ def atomic_path(path):
 
 
 @contextmanager
-def scratch_path(path):
+def scratch_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, for a file or a folder, and delete what is there then.
 
     Missing parent folders are made. The temporary name keeps the suffix, which writers use to
@@ -58,20 +59,20 @@ def scratch_path(path):
         remove(temporary)
 
 
-def write_json(path, content):
+def write_json(path: Path, content) -> None:
     """Write `content` as JSON, whole or not at all: equal content is equal text, line by line."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def temporary_path(path):
+def temporary_path(path: Path) -> Path:
     """Return a hidden path beside `path` that no other process uses, with its suffix."""
     name = f".{path.stem}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix}"
     return path.with_name(name)
 
 
-def leftovers(path):
+def leftovers(path: Path) -> list[Path]:
     """Return the temporary files and folders of `path` whose process, on this machine, is gone."""
     stem, suffix = re.escape(path.stem), re.escape(path.suffix)
     pattern = re.compile(rf"\.{stem}\.{_HOST}-(\d+)-[0-9a-f]{{8}}{suffix}")
@@ -79,7 +80,7 @@ def leftovers(path):
     return [found for found, name in names if name and not psutil.pid_exists(int(name[1]))]
 
 
-def remove(path):
+def remove(path: Path) -> None:
     """Delete a file or a folder, if it is there and may be deleted."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -88,7 +89,7 @@ def remove(path):
             path.unlink()
 
 
-def fingerprint(*parts):
+def fingerprint(*parts) -> str:
     """Return 16 hexadecimal digits of the SHA-256 of `parts`, equal for equal content.
 
     A part is a JSON value, bytes, a tensor or an array (its type, shape and bytes count), a
@@ -122,7 +123,7 @@ def _chunks(part):
         yield json.dumps(part, sort_keys=True).encode()
 
 
-def save_checkpoint(path, made_from, state):
+def save_checkpoint(path: Path, made_from: str, state) -> None:
     """Write `state` (tensors, numbers, strings and containers of them) to `path`, atomically.
 
     `made_from` is the `fingerprint` of everything that the state depends on. Raises OSError, for
@@ -139,7 +140,7 @@ def save_checkpoint(path, made_from, state):
             ) from error
 
 
-def load_checkpoint(path, made_from):
+def load_checkpoint(path: Path, made_from: str):
     """Return the state that `save_checkpoint` wrote, or None if there is none to go on from.
 
     There is none when the file is absent, damaged, or was made from something else; the last two
@@ -177,18 +178,18 @@ class Checkpoint:
     machine: str
 
     @property
-    def file(self):
+    def file(self) -> Path:
         """The file of this work on this machine."""
         name = f"{self.path.stem}-{self.made_from}-{fingerprint(self.machine)[:4]}"
         return self.path.with_name(name + self.path.suffix)
 
-    def save(self, state, finished=True):
+    def save(self, state, finished: bool = True) -> None:
         """Write `state`, as `save_checkpoint` does."""
         save_checkpoint(
             self.file, self.made_from, {"state": state, "finished": finished, "on": self.machine}
         )
 
-    def load(self):
+    def load(self) -> tuple:
         """Return (state, whether it is finished), or (None, False) if there is nothing to use.
 
         What is finished is used from another machine, too, which is said; what is not finished goes

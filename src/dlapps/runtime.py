@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -26,13 +27,13 @@ PROFILES = ("quick", "full")
 LIBRARIES = ("torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow")
 
 
-def project_root():
+def project_root() -> Path:
     """Return the repository's folder, or the working directory if dlapps is installed elsewhere."""
     root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").exists() else Path.cwd()
 
 
-def profile():
+def profile() -> str:
     """Return "quick" or "full": `DLAPPS_PROFILE`, by default "full" where there is a GPU.
 
     Raises ValueError for any other value of `DLAPPS_PROFILE`.
@@ -48,47 +49,48 @@ def pick(*, quick, full):
     return {"quick": quick, "full": full}[profile()]
 
 
-def device():
+def device() -> torch.device:
     """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def machine():
+def machine() -> str:
     """Return what changes the bits of a training, beside data, settings and code, as words."""
     return f"torch {torch.__version__}, {device().type}"
 
 
-def images_at_once(device):
+def images_at_once(device: torch.device) -> int:
     """Return how many photographs a network best takes at once: on a CPU few, for its caches."""
     return 4 if device.type == "cpu" else 64
 
 
-def keep_freed_memory(keep=True):
-    """Let freed memory serve the next tensors; with `keep` False, give it back to the system.
+@contextmanager
+def keep_freed_memory() -> Iterator[None]:
+    """While a block runs, let freed memory serve the next tensors; give it back at the end.
 
-    The second is the habit of glibc for large tensors, and the system clears each page before it
-    hands it out again: up to two thirds of the time that integrated gradients of 25 photographs
-    take on a CPU. The price is that the process holds, until it ends, the most that it ever needed
-    at once. With another C library nothing changes. Importing this module calls it, so that every
-    process with our code has it, the workers of joblib too.
+    By itself glibc returns large tensors to the system, which clears each page before it hands it
+    out again: up to two thirds of the time that integrated gradients of 25 photographs take on a
+    CPU. The price is that the process holds the most that the block needed at once, until the block
+    ends. With another C library nothing changes. Usable as a decorator, too.
     """
     if platform.libc_ver()[0] != "glibc":
+        yield
         return
+    libc = ctypes.CDLL(None)
     trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # the names of mallopt(3)
-    largest = 32 * 2**20  # tensors above it are mapped on their own, once glibc has seen such
-    values = (
-        {mmap_max: 0, trim_threshold: 2**31 - 1}
-        if keep
-        else {mmap_max: 65536, trim_threshold: 2 * largest, mmap_threshold: largest}
-    )
-    for name, value in values.items():
-        ctypes.CDLL(None).mallopt(name, value)
+    libc.mallopt(mmap_max, 0)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+    try:
+        yield
+    finally:
+        largest = 32 * 2**20  # what glibc comes to by itself, once it has seen larger tensors
+        for name, value in ((mmap_max, 65536), (trim_threshold, 2 * largest)):
+            libc.mallopt(name, value)
+        libc.mallopt(mmap_threshold, largest)
+        libc.malloc_trim(0)
 
 
-keep_freed_memory()
-
-
-def data_root():
+def data_root() -> Path:
     """Return the folder of the data sets: `DLAPPS_DATA`, by default `data/` in the repository.
 
     Raises NotADirectoryError if `DLAPPS_DATA` names something that is not a folder.
@@ -99,7 +101,7 @@ def data_root():
     return root
 
 
-def writable_data_root():
+def writable_data_root() -> Path:
     """Return the folder for downloads and caches: `data_root()`, or `data/` if that is read-only.
 
     Read-only means that this user may not write there, or that no permission to write is set: an
@@ -112,7 +114,20 @@ def writable_data_root():
     return root
 
 
-def weights_root():
+def archives_root() -> Path:
+    """Return the folder of downloaded files: `DLAPPS_ARCHIVES`, by default `writable_data_root()`.
+
+    Wherever an archive lies, what is in it is unpacked to `writable_data_root()`.
+    Raises NotADirectoryError if `DLAPPS_ARCHIVES` names something that is not a folder.
+    """
+    setting = os.environ.get("DLAPPS_ARCHIVES")
+    root = Path(setting).resolve() if setting else writable_data_root()
+    if root.exists() and not root.is_dir():
+        raise NotADirectoryError(f"DLAPPS_ARCHIVES is {root}, which is a file: expected a folder")
+    return root
+
+
+def weights_root() -> Path | None:
     """Return the folder of weights already on disk, `DLAPPS_WEIGHTS`, or None if that is unset.
 
     Raises NotADirectoryError if `DLAPPS_WEIGHTS` names no folder.
@@ -126,12 +141,12 @@ def weights_root():
     return root
 
 
-def figures_root():
+def figures_root() -> Path:
     """Return the folder of figures and numbers: `DLAPPS_FIGURES`, by default `figures/`."""
     return Path(os.environ.get("DLAPPS_FIGURES") or project_root() / "figures").resolve()
 
 
-def versions():
+def versions() -> dict:
     """Return {name: version} of all that a number depends on beside data, settings and code.
 
     Where two runs agree in it and have no GPU, their numbers are the same to the bit.
@@ -158,12 +173,12 @@ def _processor():
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def checkpoint_path(notebook, name):
+def checkpoint_path(notebook: str, name: str) -> Path:
     """Return where the checkpoint `name` of a notebook lies: build/checkpoints/<profile>/."""
     return project_root() / "build" / "checkpoints" / profile() / f"{notebook}-{name}.pt"
 
 
-def seed_everything(seed):
+def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch; on a CPU, choose deterministic algorithms.
 
     On a CPU the same seed, code, versions and number of threads then give the same bits. On a GPU
@@ -178,7 +193,7 @@ def seed_everything(seed):
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def clock():
+def clock() -> float:
     """Return the time in seconds, after all work of a GPU has ended."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -186,7 +201,7 @@ def clock():
 
 
 @contextmanager
-def chosen_kernels(device, tf32=False):
+def chosen_kernels(device: torch.device, tf32: bool = False) -> Iterator[None]:
     """On a GPU, let cuDNN try out its convolutions and, with `tf32`, round factors to 10 bits.
 
     For many calls of the same shapes: the first of each shape takes longer.
@@ -203,19 +218,19 @@ def chosen_kernels(device, tf32=False):
         cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
-def free_memory(device):
+def free_memory(device: torch.device) -> int:
     """Return the bytes that are free on a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
-def fits(size, device):
+def fits(size: int, device: torch.device) -> bool:
     """Return whether data of `size` bytes may lie on a device: always where they are anyway."""
     return device.type == "cpu" or size <= free_memory(device) // 2
 
 
-def progress(iterable, description, total=None, initial=0, disable=False):
+def progress(iterable, description: str, total=None, initial=0, disable=False) -> tqdm:
     """Wrap `iterable` in a progress bar with the time that is left, on standard output."""
     return tqdm(
         iterable,
@@ -230,7 +245,7 @@ def progress(iterable, description, total=None, initial=0, disable=False):
     )
 
 
-def run_each(function, items, description):
+def run_each(function: Callable, items: Sequence, description: str) -> list:
     """Return [function(item), ...]: on a CPU as many at a time as it has cores, one thread each.
 
     So the numbers do not depend on how many cores there are, and small networks, whose threads wait
@@ -253,10 +268,11 @@ def run_each(function, items, description):
         return list(progress(results, description, len(items)))
 
 
-def keep_on_drive(mount="/content/drive"):
-    """On Colab, mount Google Drive and keep data and checkpoints in its folder `dlapps`.
+def keep_on_drive(mount: Path | str = "/content/drive") -> None:
+    """On Colab, mount Google Drive and keep downloads and checkpoints in its folder `dlapps`.
 
-    They are then there after the machine is gone. A `DLAPPS_DATA` that is set already stays;
+    They are then there after the machine is gone. What is unpacked, thousands of small files, stays
+    on the machine: Drive is slow with these. A `DLAPPS_ARCHIVES` that is set already stays;
     checkpoints made before are moved. Raises RuntimeError where there is no Colab.
     """
     if not _on_colab():
@@ -265,7 +281,7 @@ def keep_on_drive(mount="/content/drive"):
 
     drive.mount(str(mount))
     home = Path(mount) / "MyDrive" / "dlapps"
-    os.environ.setdefault("DLAPPS_DATA", str(home / "data"))
+    os.environ.setdefault("DLAPPS_ARCHIVES", str(home / "archives"))
     here, there = project_root() / "build" / "checkpoints", home / "checkpoints"
     there.mkdir(parents=True, exist_ok=True)
     if here.is_symlink():
@@ -277,7 +293,7 @@ def keep_on_drive(mount="/content/drive"):
     here.symlink_to(there, target_is_directory=True)
 
 
-def is_out_of_memory(error):
+def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that the memory of the GPU or the computer is exhausted."""
     return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
@@ -285,7 +301,7 @@ def is_out_of_memory(error):
 
 
 @contextmanager
-def naming_memory(argument, value):
+def naming_memory(argument: str, value) -> Iterator[None]:
     """Raise MemoryError that names the argument to lower where PyTorch runs out of memory."""
     try:
         yield
@@ -295,7 +311,7 @@ def naming_memory(argument, value):
         raise MemoryError(f"{argument} is {value}: out of memory, set a smaller one") from error
 
 
-def start(notebook, on_drive=False):
+def start(notebook: str, on_drive: bool = False) -> None:
     """Seed everything and print what a reader needs to repeat the run; see `keep_on_drive`."""
     import matplotlib
     import torchvision

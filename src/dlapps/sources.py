@@ -4,6 +4,7 @@ import ast
 import inspect
 import sys
 import textwrap
+from collections.abc import Iterator
 
 PACKAGE = __name__.partition(".")[0]
 # What these do changes when and where something is computed, never what.
@@ -13,12 +14,12 @@ APART = {
 }
 
 
-def code_of(*objects):
+def code_of(*objects) -> Iterator[str]:
     """Yield the code of functions, classes and modules, and of all of this package that they name.
 
-    Without comments, docstrings, line breaks and the words of errors: an edit of prose leaves it as
-    it is. A name counts wherever it stands in the code; what is reached in another way, such as the
-    class of a network that is handed over, has to be among `objects`.
+    Without comments, docstrings, type hints, line breaks and the words of errors: an edit of prose
+    leaves it as it is. A name counts wherever it stands in the code; what is reached in another
+    way, such as the class of a network that is handed over, has to be among `objects`.
     Raises TypeError or OSError where Python has no source, as `inspect.getsource` does.
     """
     waiting, seen = list(objects), set()
@@ -68,15 +69,21 @@ def _is_ours(thing):
 
 
 class _Prose(ast.NodeTransformer):
-    """Takes out docstrings and the words of errors."""
+    """Takes out docstrings, type hints of functions and the words of errors."""
 
     def _without_docstring(self, node):
         self.generic_visit(node)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
         if ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
         return node
 
     visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _without_docstring
+
+    def visit_arg(self, node):
+        node.annotation = None
+        return node
 
     def visit_Raise(self, node):
         return ast.Raise()

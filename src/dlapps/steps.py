@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlapps import runtime
@@ -39,7 +40,7 @@ class Batches:
         self.labels = None if labels is None else labels.to(device)
         self.order = order.int().to(device)
 
-    def load(self, step):
+    def load(self, step: int) -> int:
         """Make sure that the images of a step are on the device; return the first not loaded."""
         number = step // self.part
         begin, end = number * self.part, min((number + 1) * self.part, self.steps)
@@ -54,7 +55,7 @@ class Batches:
             self.loaded = number
         return end
 
-    def __call__(self, t, draw=0):
+    def __call__(self, t: Tensor, draw: int = 0) -> tuple[Tensor, Tensor | None]:
         """Return float images (B, C, H, W) in [0, 1] and their labels (B,) for the step t, (1,)."""
         row = (t % self.part) * self.draws + draw
         chosen = self.order.index_select(0, row)[0]
@@ -74,26 +75,26 @@ def _shuffled(count, size, batches, seed):
     return torch.cat(epochs)[:batches]
 
 
-def place(network):
+def to_device(network: nn.Module) -> nn.Module:
     """Move a network to the device that trains, in the layout that is faster there; return it."""
     return network.to(runtime.device(), memory_format=torch.channels_last).train()
 
 
-def optimizer(kind, network, **options):
+def optimizer(kind: type, network: nn.Module, **options) -> torch.optim.Optimizer:
     """Return an optimiser of a network whose steps stay on the device; `run` sets its rate."""
     if kind is not torch.optim.SGD:  # which is always so
         options["capturable"] = next(network.parameters()).is_cuda
     return kind(network.parameters(), fused=True, **options)
 
 
-def update(optimizer, loss, of=None):
+def update(optimizer: torch.optim.Optimizer, loss: Tensor, of: nn.Module | None = None) -> None:
     """Take one step of an optimiser down a loss; with `of` no other network gets gradients."""
     optimizer.zero_grad()
     loss.backward(inputs=list(of.parameters()) if of else None)
     optimizer.step()
 
 
-def supervised_step(network, optimizer, x, y, smoothing=0.0):
+def supervised_step(network, optimizer, x: Tensor, y: Tensor, smoothing=0.0) -> dict[str, Tensor]:
     """Update a classifier on images x and labels y (N,); return loss (nats) and accuracy.
 
         L = -mean over n of log p(y_n | x_n),
@@ -106,7 +107,7 @@ def supervised_step(network, optimizer, x, y, smoothing=0.0):
     return {"loss": L, "accuracy": (scores.argmax(1) == y).float().mean()}
 
 
-def ema(average, network, follow):
+def ema(average: nn.Module, network: nn.Module, follow: float | Tensor) -> None:
     """Move a running average by the share `follow` (a number or tensor) towards the network.
 
         w' <- w' + follow (w - w'), follow = 1 - decay,
@@ -121,7 +122,7 @@ def ema(average, network, follow):
             mine.copy_(theirs)
 
 
-def cosine(t, steps, peak):
+def cosine(t: int, steps: int, peak: float) -> float:
     """Return the learning rate after t of `steps` steps: from `peak` to 0 along half a cosine.
 
     Loshchilov, Hutter: "SGDR", ICLR 2017, eq. 5.
@@ -129,7 +130,7 @@ def cosine(t, steps, peak):
     return peak * (1 + math.cos(math.pi * t / steps)) / 2
 
 
-def one_cycle(t, steps, peak, rise=0.2):
+def one_cycle(t: int, steps: int, peak: float, rise=0.2) -> float:
     """Return the learning rate after t of `steps` steps: up to `peak` and down, by half cosines.
 
     It rises from peak / 25 in the share `rise` of the steps and falls to 0 in the rest (Smith,

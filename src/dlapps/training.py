@@ -34,8 +34,8 @@ WARM_UP = 3  # steps before a capture, in which libraries choose their kernels
 class State:
     """What a training changes: networks, optimisers and running averages, each by its name.
 
-    networks: on the device they train on (see `steps.place`); optimizers: see `steps.optimizer`;
-    averages: {name of a network: its running average}; batches: the `steps.Batches` drawn from.
+    networks: on their device (see `steps.to_device`); optimizers: see `steps.optimizer`; averages:
+    {name of a network: its running average}; batches: the `steps.Batches` drawn from.
     """
 
     networks: dict
@@ -43,7 +43,7 @@ class State:
     batches: tuple = ()
     averages: dict = field(default_factory=dict)
 
-    def parts(self):
+    def parts(self) -> dict[str, dict]:
         """Return {kind: {name: what has a state dict}}."""
         kinds = "networks", "optimizers", "averages"
         return {kind: getattr(self, kind) for kind in kinds}
@@ -65,8 +65,8 @@ class Plan:
     """
 
     steps: int
-    records: tuple
-    schedules: dict
+    records: tuple[str, ...]
+    schedules: dict[str, Callable[[int], float]]
     seed: int = 0
     decay: float = 0.0
     watch: Callable | None = None
@@ -88,12 +88,12 @@ class Result:
     finite: bool
     seconds: float
 
-    def means(self, epochs):
+    def means(self, epochs: int) -> dict[str, list[float]]:
         """Return {name: list of the mean record of each epoch, of as many steps}."""
         columns = self.records.items()
         return {name: values.view(epochs, -1).mean(1).tolist() for name, values in columns}
 
-    def check(self):
+    def check(self) -> "Result":
         """Return this result; raise FloatingPointError if the training had to end early."""
         if not self.finite:
             last = {name: values[-1].item() for name, values in self.records.items()}
@@ -104,7 +104,10 @@ class Result:
         return self
 
 
-def run(step, state, plan, *, checkpoint=None, made_from=(), description="training"):
+def run(
+    step: Callable, state: State, plan: Plan, *, checkpoint: Path | None = None, made_from=(),
+    description: str = "training",
+) -> Result:  # fmt: skip
     """Train `state` in place by calling `step(at)` as `plan` says; return a `Result`.
 
     With `checkpoint`, a path, the training is saved each minute and goes on from there, on a CPU to

@@ -6,11 +6,12 @@ They draw from the generator of the images' device, and wait for nothing.
 import math
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 
-def turned(images, degrees=10.0, scales=(0.9, 1.1), shift=2.0):
-    """Return each image turned, scaled and shifted at random.
+def random_affine(images: Tensor, degrees=10.0, scales=(0.9, 1.1), shift=2.0) -> Tensor:
+    """Return each image rotated, scaled and shifted at random.
 
     degrees: by so many at most, in either direction; scales: the range of the factor; shift: by so
     many pixels at most along each axis. What comes into view continues the border.
@@ -26,7 +27,7 @@ def turned(images, degrees=10.0, scales=(0.9, 1.1), shift=2.0):
     return _sample(images, torch.stack(rows, 1), (height, width))
 
 
-def recoloured(images):
+def random_colours(images: Tensor) -> Tensor:
     """Return each image with other colours: each channel inverted or not, stretched and moved.
 
     Inverted with a probability of 1/2, multiplied by 0.7 to 1.3, moved by up to 0.15, and clipped
@@ -38,10 +39,10 @@ def recoloured(images):
     return images.clamp(0, 1)
 
 
-def windows(images, size, area=0.5, ratio=4 / 3):
-    """Return a random window of each image as (N, C, size, size), mirrored in half of the cases.
+def random_crops(images: Tensor, size: int, area=0.5, ratio=4 / 3) -> Tensor:
+    """Return a random crop of each image as (N, C, size, size), mirrored in half of the cases.
 
-    A window has the share `area` of the image or more, up to all of it, and a shape from 1:`ratio`
+    A crop has the share `area` of the image or more, up to all of it, and a shape from 1:`ratio`
     to `ratio`:1 of the image's, as far as it fits (Szegedy et al., CVPR 2015, section 6).
     """
     count = len(images)

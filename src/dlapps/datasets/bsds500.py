@@ -32,7 +32,7 @@ def training_photographs():
     folder = download.find(*FOLDERS)
     if folder is None:
         root = runtime.writable_data_root()
-        archive = download.find(ARCHIVE) or root / ARCHIVE
+        archive = download.archive_path(ARCHIVE)
         download.fetch_archive(URLS, archive, root / UNPACKED, _check, folders.SUFFIXES)
         folder = root / UNPACKED / IN_ARCHIVE
     return _list(folder)

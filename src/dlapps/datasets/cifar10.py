@@ -5,6 +5,7 @@ from torchvision.datasets import CIFAR10
 
 from dlapps import runtime
 from dlapps.datasets import download, folders
+from dlapps.datasets.archives import extract
 from dlapps.datasets.image_set import DatasetError, ImageSet, balanced_labels, resize, title
 
 CLASSES = (
@@ -38,9 +39,9 @@ def load(split="train", size=None):
         return _read_copy(copy, split, size)
     root = batches.parent if batches else runtime.writable_data_root() / UNPACKED
     if batches is None:
-        archive = download.find(CIFAR10.filename) or root.parent / CIFAR10.filename
+        archive = download.archive_path(CIFAR10.filename)
         download.fetch([CIFAR10.url], archive, f"md5:{CIFAR10.tgz_md5}")
-        download.extract(archive, root, _read_batches)
+        extract(archive, root, _read_batches)
     images, labels = _read_batches(root, split)
     return ImageSet(resize(images, size), labels, CLASSES, title("CIFAR-10", split))
 

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torchvision.models import SqueezeNet1_1_Weights
 
-from dlapps import runtime
 from dlapps.datasets import download
 from dlapps.datasets.image_set import DatasetError, ImageSet, resize
 
@@ -21,8 +20,7 @@ def load(split="train", size=None):
     They serve to look at a trained network, so both splits are the same images.
     Raises DatasetError if the file cannot be had or is not, to the bit, the one known here.
     """
-    path = download.find(FILE) or runtime.writable_data_root() / FILE
-    download.fetch(URLS, path, f"sha256:{SHA256}")
+    path = download.fetch(URLS, download.archive_path(FILE), f"sha256:{SHA256}")
     # The file holds its class names as a pickled object, which is left alone: torchvision has them.
     with np.load(path, allow_pickle=False) as arrays:
         pixels, labels = arrays["X"], arrays["y"]

@@ -70,7 +70,7 @@ def _raw_file(name):
         return raw
     packed_name, md5 = next(r for r in MNIST.resources if r[0] == f"{name}.gz")
     folder = runtime.writable_data_root() / FOLDER
-    packed = download.find(f"{FOLDER}/{packed_name}") or folder / packed_name
+    packed = download.archive_path(f"{FOLDER}/{packed_name}")
     download.fetch([mirror + packed_name for mirror in MNIST.mirrors], packed, f"md5:{md5}")
     with (
         gzip.open(packed) as reader,

@@ -44,7 +44,7 @@ def load(split="train", size=None):
     root = next((r for name in FOLDERS if (r := _split_root(download.find(name)))), None)
     if root is None:
         data = runtime.writable_data_root()
-        archive = download.find(ARCHIVE) or data / ARCHIVE
+        archive = download.archive_path(ARCHIVE)
         download.fetch_archive(URLS, archive, data / FOLDERS[0], _check, folders.SUFFIXES)
         root = _split_root(data / FOLDERS[0])
     classes = _list_split(root, split)

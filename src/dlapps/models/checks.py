@@ -6,7 +6,7 @@ from numbers import Integral
 import torch
 
 
-def check_counts(**values):
+def check_counts(**values) -> None:
     """Raise TypeError or ValueError unless each value is a whole number of at least 1."""
     for name, value in values.items():
         if not isinstance(value, Integral) or isinstance(value, bool):
@@ -15,14 +15,14 @@ def check_counts(**values):
             raise ValueError(f"{name} is {value}, expected at least 1")
 
 
-def check_positive(**values):
+def check_positive(**values) -> None:
     """Raise ValueError unless each value is a finite number above 0."""
     for name, value in values.items():
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} is {value}, expected a positive number")
 
 
-def check_images(images, channels=3, name="images"):
+def check_images(images, channels: int = 3, name: str = "images") -> None:
     """Raise unless `images` is a float tensor (N, channels, H, W) in [0, 1], with N at least 1.
 
     Raises TypeError for another type, ValueError for another shape or range (NaN included); `name`
@@ -36,7 +36,7 @@ def check_images(images, channels=3, name="images"):
         raise ValueError(f"{name} has values in [{low:g}, {high:g}], expected [0, 1]")
 
 
-def check_image_form(images, channels=3, name="images"):
+def check_image_form(images, channels: int = 3, name: str = "images") -> None:
     """Raise as `check_images` does for another type or shape, without a look at the values."""
     if not isinstance(images, torch.Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
@@ -44,7 +44,7 @@ def check_image_form(images, channels=3, name="images"):
     _check_shape(images, (channels,), name)
 
 
-def check_uint8_images(images, channels=(1, 3)):
+def check_uint8_images(images, channels: tuple[int, ...] = (1, 3)) -> None:
     """Raise unless `images` is a uint8 tensor (N, C, H, W) with C in `channels`, N at least 1."""
     if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
         kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
@@ -52,7 +52,7 @@ def check_uint8_images(images, channels=(1, 3)):
     _check_shape(images, channels, "images")
 
 
-def check_sizes(sizes):
+def check_sizes(sizes) -> None:
     """Raise ValueError unless `sizes` are whole numbers of pixels, at least one of them."""
     if not sizes or not all(type(size) is int and size >= 1 for size in sizes):
         raise ValueError(f"sizes is {sizes}, expected at least one whole number of pixels")

@@ -1,40 +1,32 @@
 """Features of the inner layers of a pretrained network, for many images."""
 
 import copy
+from dataclasses import dataclass
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from dlapps import runtime
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
 from dlapps.models.checks import check_counts, check_sizes, check_uint8_images
-from dlapps.models.pretrained import fit
+from dlapps.models.pretrained import resize
 
 # Images: at most so many are computed anew after an interruption, and lie on a GPU as features.
 SAVED_EVERY = 512
 
 
 def extract(
-    network,
-    images,
-    layers,
-    *,
-    sizes=None,
-    mirrored=False,
-    bands=1,
-    dtype=None,
-    batch_size=None,
-    cache=True,
-    quiet=False,
-):
+    network: nn.Module, images: Tensor, layers, *, sizes=None, mirrored=False, bands=1, dtype=None,
+    batch_size=None, cache=True, quiet=False,
+) -> dict[str, Tensor]:  # fmt: skip
     """Return {layer: float32 (N, D)} on the CPU for uint8 images (N, 1 or 3, H, W), in order.
 
-    All layers come from one pass a batch; convolutional maps are averaged over space, or over each
-    of `bands` horizontal bands, from top to bottom, whose means lie one after the other. An image
-    is shown at each of `sizes` (pixels, by default the network's input size), with `mirrored` also
-    flipped from left to right, and its features are the mean over these views.
+    All layers come from one pass per batch; convolutional maps are averaged over space, or over
+    each of `bands` horizontal bands, from top to bottom, whose means lie one after the other. An
+    image is shown at each of `sizes` (pixels, by default the network's input size), with `mirrored`
+    also flipped from left to right, and its features are the mean over these views.
 
     Batch norms are folded into their convolutions, which changes the features by rounding only.
     dtype: what the network computes in, float32, float16 or bfloat16; by default float16 on a GPU
@@ -51,75 +43,101 @@ def extract(
     are too small for the network, and for a batch size or a number of bands below 1;
     FloatingPointError where float16 is too narrow for the network's numbers.
     """
-    check_uint8_images(images)
     device = network.mean.device
-    sizes = [network.input_size] if sizes is None else list(sizes)
-    check_sizes(sizes)
-    if min(sizes) < network.smallest_size:
-        raise ValueError(
-            f"sizes is {sizes}, expected at least {network.smallest_size} pixels for "
-            f"{network.title}"
-        )
-    batch_size = _batch_size(device, max(sizes)) if batch_size is None else batch_size
-    check_counts(batch_size=batch_size, bands=bands)
-    layers = list(layers)
-    if not layers:
-        raise ValueError(f"layers is empty, expected names from {', '.join(network.layers)}")
-    dtype = _fast_type(device) if dtype is None else dtype
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"dtype is {dtype}, expected torch.float32, bfloat16 or float16")
+    views = _Views(
+        network,
+        list(layers),
+        [network.input_size] if sizes is None else list(sizes),
+        mirrored,
+        bands,
+        _fast_type(device) if dtype is None else dtype,
+    )
+    check_uint8_images(images)
+    views.check()
+    batch_size = _batch_size(device, max(views.sizes)) if batch_size is None else batch_size
+    check_counts(batch_size=batch_size)
 
-    made_from = path = None
     parts, done = [], 0
     if cache:
-        settings = [[layer, network.layer_modules.get(layer)] for layer in layers]
-        settings += [network.name, network.interpolation.value, sizes, mirrored, bands]
-        settings += [str(dtype), batch_size, device.type]
-        settings += [str(torch.__version__), torchvision.__version__]
-        code = type(network), network.prepare, fit, extract
-        made_from = fingerprint(network.state_dict(), images, settings, *code)
+        made_from = fingerprint(network.state_dict(), images, *views.made_from(batch_size))
         path = runtime.writable_data_root() / "cache" / f"features-{network.name}-{made_from}.pt"
         kept = load_checkpoint(path, made_from)
         if kept is not None:
-            done = len(kept[layers[0]])
-            if done == len(images):
-                return kept
-            parts.append(kept)
-
-    options = {"dtype": dtype, "batch_size": batch_size, "quiet": quiet}
-    for part in _computed(network, images, layers, done, sizes, mirrored, bands, **options):
-        parts.append(part)
-        if cache:
-            parts = [_joined(parts)]
-            save_checkpoint(path, made_from, parts[0])
+            parts, done = [kept], len(kept[views.layers[0]])
+    if done < len(images):
+        for part in _computed(views, images, done, batch_size, quiet):
+            parts.append(part)
+            if cache:
+                parts = [_joined(parts)]
+                save_checkpoint(path, made_from, parts[0])
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def _computed(
-    network, images, layers, done, sizes, mirrored, bands, *, dtype, batch_size, quiet
-):  # fmt: skip
+@dataclass(frozen=True)
+class _Views:
+    """What is asked of a network for each image."""
+
+    network: nn.Module
+    layers: list
+    sizes: list
+    mirrored: bool
+    bands: int
+    dtype: torch.dtype
+
+    def check(self):
+        check_sizes(self.sizes)
+        if min(self.sizes) < self.network.smallest_size:
+            raise ValueError(
+                f"sizes is {self.sizes}, expected at least {self.network.smallest_size} pixels for "
+                f"{self.network.title}"
+            )
+        check_counts(bands=self.bands)
+        if not self.layers:
+            known = ", ".join(self.network.layers)
+            raise ValueError(f"layers is empty, expected names from {known}")
+        if self.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise ValueError(f"dtype is {self.dtype}, expected torch.float32, bfloat16 or float16")
+
+    def made_from(self, batch_size):
+        """Return what the features depend on beside the images and the weights."""
+        network = self.network
+        settings = [[layer, network.layer_modules.get(layer)] for layer in self.layers]
+        settings += [network.name, network.interpolation.value, self.sizes, self.mirrored]
+        settings += [self.bands, str(self.dtype), batch_size, network.mean.device.type]
+        settings += [str(torch.__version__), torchvision.__version__]
+        return settings, type(network), network.prepare, resize, extract
+
+    def features(self, folded, images):
+        """Return {layer: means (N, D)} over all views of a batch, by the network folded."""
+        found = []
+        with torch.inference_mode():
+            for size in self.sizes:
+                shown = folded.prepare(images, size)
+                shown = shown.contiguous(memory_format=torch.channels_last)  # the faster layout
+                for view in [shown, shown.flip(3)] if self.mirrored else [shown]:
+                    found.append(folded.features(view.to(self.dtype), self.layers, self.bands))
+            return {name: torch.stack([f[name] for f in found]).mean(0) for name in self.layers}
+
+
+def _computed(views, images, done, batch_size, quiet):
     """Yield {layer: features on the CPU} of about `SAVED_EVERY` images each, from `done` on."""
-    folded = fold_batch_norms(network, layers).to(dtype)
-    feed = _Feed(images, network.mean.device)
-    bar = runtime.progress(
-        None, f"features of {network.title}", len(images), initial=done, disable=quiet
-    )
+    network = views.network
+    folded = fold_batch_norms(network, views.layers).to(views.dtype)
+    feed = _Prefetcher(images, network.mean.device)
+    name = f"features of {network.title}"
+    bar = runtime.progress(None, name, len(images), initial=done, disable=quiet)
     waiting, count = [], 0  # what is on the network's device, and of how many images
     with bar, runtime.chosen_kernels(network.mean.device):
         while done < len(images):
             try:
                 with runtime.naming_memory("batch_size", batch_size):
                     batch = feed.batch(done, batch_size)
-                    with torch.inference_mode():
-                        views = [
-                            folded.features(view.to(dtype), layers, bands)
-                            for size in sizes
-                            for view in _views(folded, batch, size, mirrored)
-                        ]
-                        waiting.append(_means(views))
+                    waiting.append(views.features(folded, batch))
             except MemoryError as error:
                 if batch_size == 1:
-                    raise MemoryError(f"sizes is {sizes}: out of memory for one image") from error
+                    raise MemoryError(
+                        f"sizes is {views.sizes}: out of memory for one image"
+                    ) from error
                 batch_size //= 2
                 print(f"Out of memory: going on with batch_size {batch_size}.")
                 continue
@@ -127,7 +145,7 @@ def _computed(
             count += len(batch)
             bar.update(len(batch))
             if count >= SAVED_EVERY or done == len(images):
-                yield _fetched(waiting, dtype)
+                yield _fetched(waiting, views.dtype)
                 waiting, count = [], 0
 
 
@@ -143,7 +161,7 @@ def _fast_type(device):
     return torch.float16 if fast else torch.float32
 
 
-class _Feed:
+class _Prefetcher:
     """Batches of images (N, C, H, W) on a device.
 
     On a GPU the next batch is copied there, by a stream of its own, while this one is computed.
@@ -174,17 +192,6 @@ class _Feed:
         self.ahead = (first, count), part
 
 
-def _views(network, images, size, mirrored):
-    images = network.prepare(images, size)
-    images = images.contiguous(memory_format=torch.channels_last)  # the faster layout
-    return [images, images.flip(3)] if mirrored else [images]
-
-
-def _means(views):
-    """Return {layer: the mean over the views}."""
-    return {layer: torch.stack([view[layer] for view in views]).mean(0) for layer in views[0]}
-
-
 def _fetched(parts, dtype):
     """Return parts joined on the CPU; raise FloatingPointError for what float16 cannot hold."""
     features = {layer: values.cpu() for layer, values in _joined(parts).items()}
@@ -200,7 +207,7 @@ def _joined(parts):
     return {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}
 
 
-def fold_batch_norms(network, layers=()):
+def fold_batch_norms(network: nn.Module, layers=()) -> nn.Module:
     """Return a copy of a `PretrainedNetwork` in eval mode without the batch norms after a conv.
 
     In eval mode a batch norm multiplies each channel by a number and adds another, which the

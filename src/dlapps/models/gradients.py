@@ -1,12 +1,13 @@
 """Gradients of class scores with respect to images, few images at a time, and their labels."""
 
 import torch
+from torch import Tensor
 
 from dlapps import runtime
 from dlapps.models.checks import check_images
 
 
-def score_gradients(network, images, labels):
+def score_gradients(network, images: Tensor, labels) -> list[Tensor]:
     """Return the scores (N, K) and d scores[n, labels[n]] / d images[n], (N, 3, H, W).
 
     One backward pass serves a batch: an image's score depends on no other image, so the gradient of
@@ -25,7 +26,7 @@ def score_gradients(network, images, labels):
     return class_gradients(checked, images, labels.to(images.device))
 
 
-def class_gradients(network, images, labels):
+def class_gradients(network, images: Tensor, labels: Tensor) -> list[Tensor]:
     """Return what `score_gradients` does, without its checks: in a loop no GPU shall wait for them.
 
     labels: int64 (N,), on the device of the images.
@@ -37,16 +38,16 @@ def class_gradients(network, images, labels):
             chosen = scores.gather(1, own[:, None])
             return scores.detach(), *torch.autograd.grad(chosen.sum(), part)
 
-    return in_parts(gradients_of_part, images, labels)
+    return in_batches(gradients_of_part, images, labels)
 
 
-def class_count(network, images):
+def class_count(network, images: Tensor) -> int:
     """Return how many classes a network has, from its scores of the first of the images."""
     with torch.no_grad():
         return network(images[:1]).shape[1]
 
 
-def in_parts(function, *tensors, name="images"):
+def in_batches(function, *tensors: Tensor, name: str = "images") -> list[Tensor]:
     """Return what a function has of tensors (N, ...), at most `runtime.images_at_once` rows a call.
 
     The function gets detached parts of the tensors and returns a tuple of tensors, as many rows
@@ -62,20 +63,20 @@ def in_parts(function, *tensors, name="images"):
     return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
-def unit(vectors):
+def unit(vectors: Tensor) -> Tensor:
     """Return vectors (N, ...), each divided by its Euclidean norm; a zero vector stays zero."""
     norms = vectors.flatten(1).norm(dim=1).clamp_min(torch.finfo(vectors.dtype).tiny)
     return vectors / norms.view(-1, *[1] * (vectors.ndim - 1))
 
 
-def check_labels(labels, count, classes, name="labels"):
+def check_labels(labels, count: int, classes: int, name: str = "labels") -> Tensor:
     """Return `labels` as an int64 tensor; raise unless it is `count` integers below `classes`."""
     labels = check_integers(labels, count, name)
     check_classes(labels, classes, name)
     return labels
 
 
-def check_integers(labels, count, name="labels"):
+def check_integers(labels, count: int, name: str = "labels") -> Tensor:
     """Return `labels` as an int64 tensor; raise unless it is `count` integers."""
     try:
         labels = torch.as_tensor(labels)
@@ -88,7 +89,7 @@ def check_integers(labels, count, name="labels"):
     return labels.long()
 
 
-def check_classes(labels, classes, name="labels"):
+def check_classes(labels: Tensor, classes: int, name: str = "labels") -> None:
     """Raise unless integers, a tensor, are all from 0 to `classes` - 1."""
     outside = labels[(labels < 0) | (labels >= classes)]
     if len(outside):

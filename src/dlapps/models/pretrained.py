@@ -252,7 +252,7 @@ class PretrainedNetwork(nn.Module):
         repeated over the three channels.
         """
         check_uint8_images(images)
-        return fit(self, images.to(self.mean.device).expand(-1, 3, -1, -1) / 255, size)
+        return resize(self, images.to(self.mean.device).expand(-1, 3, -1, -1) / 255, size)
 
     def module_of(self, layer):
         """Return the module that computes `layer`; raise ValueError if there is no such layer."""
@@ -361,7 +361,7 @@ class Ensemble(nn.Module):
         return torch.stack(scores).mean(0)
 
 
-def fit(network, images, size=None):
+def resize(network, images, size=None):
     """Resize images (N, 3, H, W) in [0, 1] to `size` pixels, by default the network's own size."""
     size = network.input_size if size is None else size
     if images.shape[-2:] != (size, size):

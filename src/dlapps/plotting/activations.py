@@ -4,12 +4,13 @@ import math
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from dlapps.plotting import style
 from dlapps.plotting.images import show_image
 
 
-def activation_maps(images, maps, filters, title, labels, columns=4):
+def activation_maps(images, maps, filters, title: str, labels, columns: int = 4) -> Figure:
     """Draw each filter of a first layer beside its maps of several images.
 
     images: N images (C, H, W). maps: (N, F, h, w). filters: (F, 3, k, k), each drawn in its own

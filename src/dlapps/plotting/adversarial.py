@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dlapps.plotting import style
@@ -11,8 +12,10 @@ from dlapps.plotting.curves import draw_curves
 from dlapps.plotting.images import image_axes, show_image
 
 
-def fooled_images(originals, fooled, before, after, changes, title, magnifications=(1, 10, 100)):
-    """Draw a row an image: original, fooled, and their difference, more and more magnified.
+def fooled_images(
+    originals, fooled, before, after, changes, title: str, magnifications=(1, 10, 100)
+) -> Figure:
+    """Draw one row per image: original, fooled, and their difference, more and more magnified.
 
     originals, fooled: (N, 3, H, W) in [0, 1]; before, after, changes: N texts each, what was
     predicted and how large the change is. A pixel's difference is that of its most changed channel.
@@ -48,7 +51,7 @@ def fooled_images(originals, fooled, before, after, changes, title, magnificatio
     return figure
 
 
-def confidences(panels, title):
+def confidences(panels: dict, title: str) -> Figure:
     """Draw {panel title: (T + 1, 2)}: the probabilities of the first class and of the target."""
     figure, axes = plt.subplots(
         1, len(panels), figsize=(style.WIDTH, 3), sharey=True, squeeze=False

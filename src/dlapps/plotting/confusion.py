@@ -2,12 +2,13 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from dlapps.plotting import style
 
 
-def confusion_matrix(counts, classes, title):
-    """Draw counts (K, K), a row a true class, a column a predicted one, for K class names.
+def confusion_matrix(counts, classes, title: str) -> Figure:
+    """Draw counts (K, K): a row per true class, a column per predicted one, of K class names.
 
     The colour is the share of the true class's images; the numbers are counts, zeros left out.
     """
@@ -22,7 +23,9 @@ def confusion_matrix(counts, classes, title):
     return figure
 
 
-def shares(values, rows, columns, row_label, column_label, value_label, title):
+def shares(
+    values, rows, columns, row_label: str, column_label: str, value_label: str, title: str
+) -> Figure:
     """Draw shares (R, C) in [0, 1] as a matrix with names for its rows and columns."""
     values = np.asarray(values, dtype=float)
     if values.shape != (len(rows), len(columns)):

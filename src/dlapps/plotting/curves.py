@@ -2,15 +2,17 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from dlapps.plotting import style
 
 
-def draw_curves(axes, series, x_label, y_label, title=None, legend=True):
+def draw_curves(axes: Axes, series: dict, x_label, y_label, title=None, legend=True) -> None:
     """Draw {label: (x, y)} with a colour and a line style each, labelled axes and a legend.
 
-    y has one number for each of x, or one row of them a run: then the line is the mean of the runs,
-    and a band reaches from the least to the largest.
+    y has one number for each of x, or one row of them per run: then the line is the mean of the
+    runs, and a band reaches from the least to the largest.
     """
     for number, (label, (x, y)) in enumerate(series.items()):
         runs = np.atleast_2d(np.asarray(y, float))
@@ -31,7 +33,7 @@ def draw_curves(axes, series, x_label, y_label, title=None, legend=True):
         axes.legend()
 
 
-def curves(series, x_label, y_label, title, x_scale="linear"):
+def curves(series: dict, x_label: str, y_label: str, title: str, x_scale="linear") -> Figure:
     """Draw {label: (x, y)} as one figure; x and y are sequences of the same length."""
     figure, axes = plt.subplots(figsize=(style.WIDTH, 3.6))
     draw_curves(axes, series, x_label, y_label)
@@ -40,7 +42,9 @@ def curves(series, x_label, y_label, title, x_scale="linear"):
     return figure
 
 
-def curve_panels(panels, x_label, title, x_scale="linear", legend_columns=None):
+def curve_panels(
+    panels: dict, x_label: str, title: str, x_scale="linear", legend_columns=None
+) -> Figure:
     """Draw {(panel title, y label): {label: (x, y)}} side by side, over the same x axis.
 
     legend_columns: if given, the panels have the same labels, said once below them in so many
@@ -59,7 +63,7 @@ def curve_panels(panels, x_label, title, x_scale="linear", legend_columns=None):
     return figure
 
 
-def running_mean(values, window):
+def running_mean(values, window: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (x, means): the mean of each `window` successive values, at the last one's number.
 
     A window longer than the series is cut to it.

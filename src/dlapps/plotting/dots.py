@@ -2,16 +2,17 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from dlapps.plotting import style
 
 MARKERS = "osD^vP"
 
 
-def dots(labels, series, x_label, title, errors=None):
-    """Draw a row for each label with a dot for each of {series name: one number a label}.
+def dots(labels, series: dict, x_label: str, title: str, errors=None) -> Figure:
+    """Draw a row for each label with a dot for each of {series name: one number per label}.
 
-    A NaN draws no dot. errors: {series name: one number a label}, drawn as a line to both sides.
+    A NaN draws no dot. errors: {series name: one number per label}, drawn as a line to both sides.
     """
     rows = np.arange(len(labels))
     figure, axes = plt.subplots(figsize=(style.WIDTH, 0.27 * len(labels) + 1.4))
@@ -37,7 +38,7 @@ def dots(labels, series, x_label, title, errors=None):
     return figure
 
 
-def spreads(labels, samples, fixed, names, x_label, title):
+def spreads(labels, samples, fixed, names, x_label: str, title: str) -> Figure:
     """Draw a row for each label: its `samples` (P, N) as small marks, `fixed` (N,) as one line.
 
     names: what the legend calls the samples and the fixed value.

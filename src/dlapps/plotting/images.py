@@ -5,11 +5,13 @@ import math
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from dlapps.plotting import style
 
 
-def to_array(image):
+def to_array(image) -> np.ndarray:
     """Return an image (C, H, W) or (H, W), uint8 or float in [0, 1], as imshow wants it."""
     image = np.asarray(image)
     if image.ndim == 3:
@@ -18,7 +20,7 @@ def to_array(image):
     return image
 
 
-def show_image(axes, image, title=None, **options):
+def show_image(axes: Axes, image, title: str | None = None, **options) -> None:
     """Draw one image without axes; grey images in grey, over the full range of their type."""
     array = to_array(image)
     if array.ndim == 2:
@@ -30,7 +32,7 @@ def show_image(axes, image, title=None, **options):
         axes.set_title(title)
 
 
-def image_grid(images, titles=None, columns=8, title=None):
+def image_grid(images, titles=None, columns: int = 8, title: str | None = None) -> Figure:
     """Draw images (N, C, H, W), uint8 or float in [0, 1], in rows of `columns`."""
     if not len(images):
         raise ValueError("images is empty, expected at least one")
@@ -55,7 +57,7 @@ def image_grid(images, titles=None, columns=8, title=None):
     return figure
 
 
-def mosaic(images, columns, gap=2):
+def mosaic(images, columns: int, gap: int = 2) -> np.ndarray:
     """Join images (N, C, H, W), uint8 or float in [0, 1], into one (C, H', W'), white between."""
     images = np.asarray(images)
     if images.ndim != 4 or not len(images) or columns < 1:
@@ -74,8 +76,8 @@ def mosaic(images, columns, gap=2):
     return joined
 
 
-def mosaics(panels, columns, title, panel_columns=2):
-    """Draw {panel title: images (N, C, H, W)}, each as a mosaic with `columns` images a row."""
+def mosaics(panels: dict, columns: int, title: str, panel_columns: int = 2) -> Figure:
+    """Draw {panel title: images (N, C, H, W)}, each as a mosaic with `columns` images per row."""
     joined = {name: mosaic(images, columns) for name, images in panels.items()}
     panel_columns = min(panel_columns, len(joined))
     rows = math.ceil(len(joined) / panel_columns)
@@ -94,7 +96,9 @@ def mosaics(panels, columns, title, panel_columns=2):
     return figure
 
 
-def labelled_mosaic(images, row_labels, column_labels, title, x_label=None, y_label=None):
+def labelled_mosaic(
+    images, row_labels, column_labels, title: str, x_label=None, y_label=None
+) -> Figure:
     """Draw images (rows * columns, C, H, W), row by row, with a label for each row and column."""
     columns, gap = len(column_labels), 2
     if len(images) != len(row_labels) * columns:
@@ -118,7 +122,7 @@ def labelled_mosaic(images, row_labels, column_labels, title, x_label=None, y_la
     return figure
 
 
-def image_table(rows, row_titles, column_titles, title):
+def image_table(rows, row_titles, column_titles, title: str) -> Figure:
     """Draw images rows[i][j], (C, H, W), with titles beside the rows and above the columns."""
     figure, axes = image_axes(len(row_titles), len(column_titles), -0.05, title)
     for row, row_images, row_title in zip(axes, rows, row_titles, strict=True):
@@ -130,7 +134,7 @@ def image_table(rows, row_titles, column_titles, title):
     return figure
 
 
-def image_axes(rows, columns, gap, title):
+def image_axes(rows: int, columns: int, gap: float, title: str) -> tuple[Figure, np.ndarray]:
     """Return a figure and its axes (rows, columns) for square images, `gap` inches above each."""
     cell = (style.WIDTH - 0.4) / columns
     figure, axes = plt.subplots(
@@ -140,7 +144,7 @@ def image_axes(rows, columns, gap, title):
     return figure, axes
 
 
-def title_row(axes, text):
+def title_row(axes: Axes, text: str) -> None:
     """Write `text` upwards at the left of the first image of a row."""
     axes.text(
         -0.05,

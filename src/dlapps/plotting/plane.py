@@ -1,12 +1,13 @@
 """Points in the plane, each drawn as the character that says its class."""
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from dlapps.plotting import style
 
 
-def planes(panels, title):
-    """Draw {panel title: {group: (points (N, 2), labels, one character a point)}} side by side.
+def planes(panels: dict, title: str) -> Figure:
+    """Draw {panel title: {group: (points (N, 2), labels, one character per point)}} side by side.
 
     A group has one colour in all panels. Of different panels, neither axes nor positions can be
     compared, so the axes have no numbers.

@@ -2,13 +2,16 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from dlapps.plotting import style
 from dlapps.plotting.images import show_image
 
 
-def predictions(images, inputs, names, probabilities, title, truths=None, captions=None):
-    """Draw a row an image: the original, the network's input and bars of its top classes.
+def predictions(
+    images, inputs, names, probabilities, title: str, truths=None, captions=None
+) -> Figure:
+    """Draw one row per image: the original, the network's input and bars of its top classes.
 
     images: N images (C, H, W), uint8 or in [0, 1].
     inputs: N images (3, S, S) as the network gets them, in any range, which is written above.

@@ -1,13 +1,14 @@
 """Figures that explain a prediction: images above maps of what matters in them."""
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from dlapps.plotting.images import image_axes, show_image, title_row
 
 HEAT = "inferno"  # perceptually uniform, black where nothing matters
 
 
-def saliency_maps(images, maps, title, image_titles=None, map_titles=None):
+def saliency_maps(images, maps: dict, title: str, image_titles=None, map_titles=None) -> Figure:
     """Draw images (N, 3, H, W) above their maps, {row title: (N, H, W)}, values at least 0.
 
     Each map goes from black, 0, to light yellow, its own 99.5th percentile: single pixels would

@@ -21,7 +21,7 @@ DIVERGING = "PuOr"
 WIDTH = 8.0  # inches, of every figure: the text keeps one size in the report
 
 
-def apply():
+def apply() -> None:
     """Set Matplotlib's defaults."""
     mpl.rcParams.update(
         {

@@ -1,13 +1,14 @@
 """A GAN's training on one page."""
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from dlapps.plotting import style
 from dlapps.plotting.curves import draw_curves
 from dlapps.plotting.images import mosaic, show_image
 
 
-def training_sheet(snapshots, panels, title, columns=10):
+def training_sheet(snapshots: dict, panels: dict, title: str, columns: int = 10) -> Figure:
     """Draw {name: images (N, C, H, W)} as mosaics in a row, and curves below them.
 
     panels: {(panel title, y label): {label: (x, y)}}, x being the iteration.

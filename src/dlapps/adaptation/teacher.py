@@ -1,0 +1,93 @@
+"""Learning from labels that networks gave: an averaged teacher's, and pseudo-labels."""
+
+import copy
+
+import torch
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from dlapps import steps, views
+from dlapps.adaptation.batch_norm import frozen_averages
+from dlapps.adaptation.dann import adversarial_loss, features_of_both
+
+
+def consistency_loss(scores, teacher_scores, confidence):
+    """Return the cross-entropy of scores (N, K) to the labels that a teacher is sure of (nats).
+
+    The mean over all N rows, where those count 0 whose largest probability by the teacher is below
+    `confidence`. Also returned: the share of the rows that count.
+
+    The teacher has the running average of the student's weights (Tarvainen, Valpola: "Mean
+    teachers", NeurIPS 2017; for domain adaptation French, Mackiewicz, Fisher: "Self-ensembling for
+    visual domain adaptation", ICLR 2018). It sees the image itself and the student a view of it;
+    a confidence decides which labels count (FixMatch, Sohn et al., NeurIPS 2020).
+    """
+    probabilities, labels = teacher_scores.softmax(1).max(1)
+    sure = probabilities >= confidence
+    losses = F.cross_entropy(scores, labels, reduction="none")
+    return (losses * sure).mean(), sure.float().mean()
+
+
+def pseudo_label_loss(scores, labels):
+    """Return the mean cross-entropy of scores (N, K) to labels (N,), -1 for none (nats).
+
+    The mean over the images that have a label, 0 if none has one (Lee, ICML workshop 2013, eq. 15).
+    """
+    total = F.cross_entropy(scores, labels, ignore_index=-1, reduction="sum")
+    return total / (labels >= 0).sum().clamp(min=1)
+
+
+def augment(images, kind):
+    """Return a random view of each image (N, C, 28, 28) in [0, 1]; the images if `kind` is None.
+
+    "shape": rotated, scaled and shifted (`views.random_affine`); "shape and colour": in other
+    colours as well (`views.random_colours`).
+    """
+    if kind is None:
+        return images
+    images = views.random_affine(images)
+    return views.random_colours(images) if kind == "shape and colour" else images
+
+
+def self_training_step(network, optimizer, source, target, λ, teacher, settings):
+    """Update a `DANN` on the source, and on labels of the target that networks gave.
+
+        L = L_y + L_d + L_ŷ + ω L_c,
+
+    with L_y and, unless λ is None, L_d as in `dann_step`, of views of the images; L_ŷ the
+    `pseudo_label_loss` of labels ŷ_t, unless they are None; ω L_c the `consistency_loss` beside the
+    teacher, if there is one: it sees the images themselves, and then follows (`steps.ema`).
+    """
+    (x_s, y_s), (x_t, ŷ_t), joint = source, target, settings.joint
+    seen = [augment(x, settings.augment) for x in (x_s, x_t)]
+    f_s, f_t = features_of_both(network, *seen, joint)
+    L = L_y = F.cross_entropy(network.label_classifier(f_s), y_s)
+    found = {"label_loss": L_y}
+    if λ is not None:
+        found["domain_loss"], found["domain_accuracy"] = adversarial_loss(
+            network, f_s, f_t, λ, joint
+        )
+        L = L + found["domain_loss"]
+    with frozen_averages(network, not joint):
+        scores = network.label_classifier(f_t)
+    if ŷ_t is not None:
+        L = L + pseudo_label_loss(scores, ŷ_t)
+    if teacher is not None:
+        with torch.no_grad():
+            teacher_scores = teacher(x_t)
+        L_c, found["accepted"] = consistency_loss(scores, teacher_scores, settings.confidence)
+        L = L + settings.consistency * L_c
+    steps.update(optimizer, L)
+    return found
+
+
+def teacher_of(network):
+    """Return a copy that reads each batch by its own statistics, without dropout and averages."""
+    teacher = copy.deepcopy(network).requires_grad_(False).train()
+    for module in teacher.modules():
+        if isinstance(module, _BatchNorm):
+            module.track_running_stats = False
+        elif isinstance(module, _DropoutNd):
+            module.p = 0.0
+    return teacher

@@ -1,0 +1,93 @@
+"""Noise and labels for a generator, and what it makes of them."""
+
+import torch
+from torch.nn import functional as F
+
+from dlapps.models.checks import check_uint8_images
+
+
+def check_classes(labels, classes):
+    """Raise ValueError unless labels, or None, are numbers of classes, if there are classes."""
+    if labels is not None and classes is not None and len(labels):
+        low, high = labels.min().item(), labels.max().item()
+        if low < 0 or high >= classes:
+            raise ValueError(f"labels has values in [{low}, {high}], expected 0 to {classes - 1}")
+
+
+def fixed_inputs(generator, count=80, seed=0):
+    """Return (z (count, latent), labels (count,) or None): noise to watch a training by.
+
+    Labels run through the classes, so that in rows of as many images each column is one class.
+    """
+    z = torch.randn(count, generator.latent, generator=torch.Generator().manual_seed(seed))
+    labels = None if generator.classes is None else torch.arange(count) % generator.classes
+    return z, labels
+
+
+def label_grid(generator, columns=10, seed=0):
+    """Return (z, labels) for a grid with one noise vector a column and one label a row."""
+    if generator.classes is None:
+        raise ValueError("generator takes no labels, expected a conditional one")
+    z = torch.randn(columns, generator.latent, generator=torch.Generator().manual_seed(seed))
+    labels = torch.arange(generator.classes).repeat_interleave(columns)
+    return z.repeat(generator.classes, 1), labels
+
+
+def interpolate(start, end, steps=10, spherical=False):
+    """Return (steps, latent): noise at equal distances on the way from `start` to `end`.
+
+    On the straight line, or on the great circle if `spherical` (Shoemake, SIGGRAPH 1985): normal
+    noise of many dimensions lies close to a sphere, whose inside a line crosses.
+    """
+    if steps < 2 or start.shape != end.shape or start.ndim != 1:
+        raise ValueError(
+            f"start {tuple(start.shape)}, end {tuple(end.shape)} and steps {steps}: expected two "
+            "vectors of one length and at least 2 steps"
+        )
+    shares = torch.linspace(0, 1, steps)[:, None]
+    if not spherical:
+        return torch.lerp(start, end, shares)
+    angle = torch.arccos(F.cosine_similarity(start, end, dim=0).clamp(-1, 1))
+    if angle.sin() < 1e-4:
+        raise ValueError("start and end lie on one line through 0, expected an angle between them")
+    return (((1 - shares) * angle).sin() * start + (shares * angle).sin() * end) / angle.sin()
+
+
+def generate(generator, z, labels=None, batch_size=500):
+    """Return uint8 images (N, C, 32, 32) on the CPU for noise (N, latent), in eval mode.
+
+    In eval mode batch norm uses its running statistics: an image does not depend on its batch.
+    Raises ValueError for labels that are no classes.
+    """
+    check_classes(labels, generator.classes)
+    device = next(generator.parameters()).device
+    was_training = generator.training
+    generator.eval()
+    batches = []
+    with torch.inference_mode():
+        for first in range(0, len(z), batch_size):
+            part = slice(first, first + batch_size)
+            y = None if labels is None else labels[part].to(device)
+            images = generator(z[part].to(device), y)
+            batches.append((images * 255).round().to(torch.uint8))
+    generator.train(was_training)
+    return torch.cat(batches).cpu().contiguous()
+
+
+def spread(images, labels=None):
+    """Return how much uint8 images (N, C, H, W) differ: 0 if all are equal, at most 0.5.
+
+    The standard deviation of a pixel over the images, in [0, 1], averaged over the pixels. With
+    `labels` (N,) it is taken within each class and averaged over the classes. A generator whose
+    images spread much less than the real ones has collapsed onto a few.
+    """
+    check_uint8_images(images)
+    groups = [images] if labels is None else [images[labels == y] for y in labels.unique()]
+    return torch.stack([_deviations(group).mean() for group in groups]).mean().item()
+
+
+def _deviations(images):
+    """Return the standard deviation of each pixel over uint8 images, in [0, 1]."""
+    mean = sum((part.double() / 255).sum(0) for part in images.split(1000)) / len(images)
+    squares = sum((part / 255 - mean).square().sum(0) for part in images.split(1000))
+    return (squares / len(images)).sqrt()

@@ -1,0 +1,1 @@
+"""Practical 2, visualising networks: saliency, attacks, class images."""

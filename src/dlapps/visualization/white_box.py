@@ -1,0 +1,230 @@
+"""Practical 2, attacks that know the network: they follow gradients. See `attacks` for their form.
+
+`fool` is the practical's rule, whose result also holds the probabilities on the way.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dlapps import runtime
+from dlapps.models.checks import check_counts
+from dlapps.models.gradients import in_batches, score_gradients, unit
+from dlapps.visualization.attacks import Attack, AttackResult, Shortest, margins_of
+
+
+@dataclass(frozen=True)
+class FoolingResult(AttackResult):
+    """What `fool` made of N images in at most T steps, all on the images' device.
+
+    confidences: (T + 1, N, 2), after each step the probability of the class that was predicted at
+    first, and of the target. Once an image is done its values stay.
+    """
+
+    confidences: torch.Tensor
+
+    @property
+    def steps(self) -> Tensor:
+        """How many steps each image took, (N,): the last gradient finds the target predicted."""
+        return self.gradients - 1
+
+
+def fooling_step(x: Tensor, g: Tensor, η: float) -> Tensor:
+    """Return x <- clip(x + η g / ||g||_2) for images x (N, 3, H, W) in [0, 1], clipped to [0, 1].
+
+    g (N, 3, H, W) is the gradient of each image's target score; η is the Euclidean length of the
+    step over all pixels and channels of an image, on the [0, 1] scale. A gradient of zeros leaves
+    its image as it is.
+    """
+    return (x + η * unit(g)).clamp(0, 1)
+
+
+def fool(
+    network: nn.Module, images: Tensor, targets: Tensor, step=0.05, max_steps=500, *, targeted=True
+) -> FoolingResult:
+    """Walk up the target's score by `fooling_step`, of length `step`, until it is predicted.
+
+    Each image stops by itself and is then left out of the batch.
+
+    images: float (N, 3, H, W) in [0, 1]; targets: integers (N,), another class than the predicted
+    one; network: in eval mode, class scores (N, K) from images in [0, 1]; targeted: True, the rule
+    knows no other goal. Raises as `pgd` does, and for a number of steps that is not positive.
+
+    A targeted adversarial example (Szegedy et al.: "Intriguing Properties of Neural Networks", ICLR
+    2014) by plain ascent with steps of one length, the "fooling image" of Stanford's CS231n.
+    """
+    if not targeted:
+        raise ValueError("targeted is False, expected True: the rule climbs the score of a target")
+    check_counts(max_steps=max_steps)
+    attack = Attack(network, images, targets, True, name="targets", step=step)
+    x, j = attack.images, attack.labels
+    classes = torch.stack((attack.predicted, j), dim=1)
+    confidences, history = attack.scores.softmax(1).gather(1, classes), []
+    with runtime.progress(None, "images fooled", total=len(x)) as bar:
+        for number in range(max_steps + 1):
+            active = attack.active
+            scores, g = score_gradients(network, x[active], j[active])
+            attack.gradients[active] += 1
+            attack.mark(scores, active)
+            confidences = confidences.clone()
+            confidences[active] = scores.softmax(1).gather(1, classes[active])
+            history.append(confidences)
+            failing = ~attack.success[active]
+            bar.update(int((~failing).sum()))
+            if number == max_steps or not failing.any():
+                break
+            x[active[failing]] = fooling_step(x[active[failing]], g[failing], step)
+    return FoolingResult(x, attack.success, attack.gradients, attack.queries, torch.stack(history))
+
+
+def fgsm(
+    network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, epsilon=8 / 255
+) -> AttackResult:
+    """Change each value by ε in the direction that the loss asks for, in one step.
+
+        x' = clip(x + ε sign(∇_x L)), L the cross-entropy (minus it, if targeted).
+
+    Goodfellow, Shlens, Szegedy: "Explaining and Harnessing Adversarial Examples", ICLR 2015,
+    section 4. Raises as `pgd` does.
+    """
+    attack = Attack(network, images, labels, targeted, epsilon=epsilon)
+    x, ε = attack.images, epsilon
+    _, g = attack.loss_gradients(x)
+    x = (x + ε * g.sign()).clamp(0, 1)
+    attack.ask(x)
+    return attack.result(x)
+
+
+def pgd(
+    network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, norm="linf",
+    epsilon=8 / 255, steps=40, step=None, seed=0,
+) -> AttackResult:  # fmt: skip
+    """Climb the loss L by steps within a ball of radius ε around each image x.
+
+        x' <- Π(x' + α sign(∇L(x'))), by ∇L / ||∇L||_2 in the l2 norm, Π the nearest point of the
+        ball in [0, 1].
+
+    norm: "linf" or "l2". step: α, by default 2.5 epsilon / steps. It begins at a random point of
+    the ball, which `seed` decides on. An image stops at the first step that reaches the goal.
+    Raises TypeError or ValueError for other images and labels, a target that is predicted already,
+    settings that are not positive and another norm.
+
+    Madry et al.: "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018, eq. 3.
+    """
+    if norm not in ("linf", "l2"):
+        raise ValueError(f"norm is {norm!r}, expected 'linf' or 'l2'")
+    check_counts(steps=steps)
+    step = 2.5 * epsilon / steps if step is None else step
+    attack = Attack(network, images, labels, targeted, epsilon=epsilon, step=step)
+    x, ε, α = attack.images, epsilon, step
+    changed = (x + _random_point(x, norm, ε, seed)).clamp(0, 1)
+    for number in runtime.progress(range(steps + 1), "PGD"):
+        active = attack.active
+        _, g = attack.loss_gradients(changed[active], active)
+        failing = ~attack.success[active]
+        active, g = active[failing], g[failing]
+        if number == steps or not len(active):
+            break
+        direction = g.sign() if norm == "linf" else unit(g)
+        change = changed[active] + α * direction - x[active]
+        change = change.clamp(-ε, ε) if norm == "linf" else _shorten(change, ε)
+        changed[active] = (x[active] + change).clamp(0, 1)
+    return attack.result(changed)
+
+
+def _random_point(x, norm, ε, seed):
+    """Return a change drawn uniformly from the ball of radius ε, the same for each image."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = 1, *x.shape[1:]
+    if norm == "linf":
+        return (ε * (2 * torch.rand(shape, generator=generator) - 1)).to(x)
+    change = ε * unit(torch.randn(shape, generator=generator))
+    return (change * torch.rand(1, generator=generator) ** (1 / change.numel())).to(x)
+
+
+def carlini_wagner(
+    network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, constant=1.0, steps=100,
+    learning_rate=0.01,
+) -> AttackResult:  # fmt: skip
+    """Minimise the squared length of the change plus `constant` times a loss of the scores.
+
+        ||x' - x||² + c max(0, Z), x' = (tanh(w) + 1) / 2,
+
+    with Z the margin by which the goal is missed: the largest score of another class minus the
+    target's, or, untargeted, the label's score minus the largest other. Adam changes w for `steps`
+    steps; the shortest change that reached the goal is kept.
+    Raises as `pgd` does.
+
+    Carlini, Wagner: "Towards Evaluating the Robustness of Neural Networks", IEEE S&P 2017, section
+    V-A, with one constant instead of the search for it.
+    """
+    check_counts(steps=steps)
+    options = {"constant": constant, "learning_rate": learning_rate}
+    attack = Attack(network, images, labels, targeted, **options)
+    # 1 - 2e-7 is the largest float32 number whose artanh is finite and well apart from 1.
+    w = torch.atanh((2 * attack.images - 1).clamp(-1 + 2e-7, 1 - 2e-7)).requires_grad_()
+    optimizer = torch.optim.Adam([w], learning_rate)
+    best = Shortest(attack.images)
+
+    def margin_gradients(w, x, labels):
+        with torch.enable_grad():
+            changed = ((w.requires_grad_().tanh() + 1) / 2).clamp(0, 1)
+            scores = network(changed)
+            margins = margins_of(scores, labels) * (-1 if targeted else 1)
+            loss = (changed - x).square().sum() + constant * margins.clamp_min(0).sum()
+            return changed.detach(), scores.detach(), *torch.autograd.grad(loss, w)
+
+    for _ in runtime.progress(range(steps), "Carlini-Wagner"):
+        changed, scores, w.grad = in_batches(margin_gradients, w, attack.images, attack.labels)
+        attack.mark(scores)
+        best.keep(changed, attack.success)
+        optimizer.step()
+    return _closest(attack, best, steps)
+
+
+def ddn(
+    network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, steps=100, radius=1.0,
+    gamma=0.05, levels=None,
+) -> AttackResult:  # fmt: skip
+    """Look for the shortest change that reaches the goal, by decoupling direction and norm (DDN).
+
+        δ <- δ + α ∇L / ||∇L||_2;  ε <- (1 - γ) ε if x' reaches the goal, else (1 + γ) ε;
+        δ <- ε δ / ||δ||_2, x' = clip(x + δ),
+
+    for `steps` steps, ε from `radius` on, α from 1 to 0.01 along half a cosine. The shortest change
+    that reached the goal is kept. levels: round the images to so many levels in each step, 256 for
+    images that can be saved, so that rounding cannot undo the attack.
+    Raises as `pgd` does.
+
+    Rony et al.: "Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks
+    and Defenses", CVPR 2019, algorithm 1.
+    """
+    check_counts(steps=steps)
+    attack = Attack(network, images, labels, targeted, radius=radius, gamma=gamma)
+    x, γ = attack.images, gamma
+    δ, ε = torch.zeros_like(x), torch.full((len(x), 1, 1, 1), radius).to(x)
+    best = Shortest(x)
+    for k in runtime.progress(range(steps), "DDN"):
+        changed = (x + δ).clamp(0, 1)
+        _, g = attack.loss_gradients(changed)
+        best.keep(changed, attack.success)
+        α = 0.01 + 0.99 * (1 + math.cos(math.pi * k / steps)) / 2
+        δ = δ + α * unit(g)
+        ε *= torch.where(attack.success, 1 - γ, 1 + γ).to(ε).view(-1, 1, 1, 1)
+        δ = (x + ε * unit(δ)).clamp(0, 1) - x
+        if levels:
+            δ = ((x + δ) * (levels - 1)).round() / (levels - 1) - x
+    return _closest(attack, best, steps)
+
+
+def _closest(attack, best, steps):
+    """Return the result of the shortest changes, each image having taken all `steps` gradients."""
+    used = torch.full_like(attack.labels, steps)
+    return AttackResult(best.images, best.lengths.isfinite(), used, torch.zeros_like(used))
+
+
+def _shorten(change, length):
+    norms = change.flatten(1).norm(dim=1).clamp_min(torch.finfo(change.dtype).tiny)
+    return change * (length / norms).clamp(max=1).view(-1, 1, 1, 1)

@@ -1,0 +1,153 @@
+"""Variants: trained, measured, kept; a failure is a result; many at once give the same."""
+
+import os
+from unittest import mock
+
+import joblib
+import pytest
+import torch
+
+from dlapps import gans, runtime, training
+from dlapps.gans import judging, measures, variants
+from dlapps.gans.variants import Variant
+from dlapps.models import gan
+from dlapps.models.judge import Judge
+
+SMALL = {"generator": {"latent": 8, "width": 4}, "discriminator": {"width": 4}}
+SETTINGS = {"epochs": 1, "batch_size": 20}
+
+
+def benchmark(count=200):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 1, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(count) % 10
+    runtime.seed_everything(0)
+    judge = Judge(width=16).eval()
+    return variants.Benchmark(images, labels, images.flip(0), labels.flip(0), judge)
+
+
+def small(name, **changed):
+    settings = SETTINGS | changed.pop("settings", {})
+    return Variant(name, settings=settings, **(SMALL | changed))
+
+
+def same(one, other):
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(one["generator"].values(), other["generator"].values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("model", variants.MODELS)
+def test_every_model_is_trained_and_measured(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(variants.measure, "__defaults__", (False, 200, 1))
+    result = variants.run(small(model, model=model), benchmark(), tmp_path, snapshots=(0, 5))
+    assert list(result["snapshots"]) == [0, 5, 10]
+    assert {len(values) for values in result["records"].values()} == {10}
+    assert result["failures"] == {}
+    expected = {"frechet", "precision", "recall", "density", "coverage", "shares", "variation"}
+    if model != "DCGAN":
+        expected |= {"agreement", "class coverage"}
+    assert set(result["measures"]) == expected
+
+
+def test_measures_are_those_of_the_kept_generator(tmp_path, monkeypatch):
+    monkeypatch.setattr(variants.measure, "__defaults__", (False, 200, 1))
+    base, variant = benchmark(), small("one")
+    result = variants.run(variant, base, tmp_path)
+    generator, _ = variant.networks()
+    generator.load_state_dict(result["generator"])
+    z = torch.randn(200, 8, generator=torch.Generator().manual_seed(1))
+    generator.to(runtime.device())
+    features, _ = judging.features_and_classes(base.judge, gans.generate(generator, z))
+    real, _ = judging.features_and_classes(base.judge, base.test)
+    found = measures.frechet_distance(real, features)
+    assert result["measures"]["frechet"] == pytest.approx(found, rel=1e-4)
+    found = measures.neighbourhoods(real, features)
+    assert {name: result["measures"][name] for name in found} == pytest.approx(found)
+
+
+def test_what_is_finished_is_not_run_again_and_what_differs_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(variants.measure, "__defaults__", (False, 200, 1))
+    base = benchmark()
+    first = variants.run(small("one"), base, tmp_path)
+    other = variants.run(small("one ×", settings={"seed": 1}), base, tmp_path)
+    assert not same(first, other)
+
+    def never(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(training, "run", never)
+    again = variants.run(small("one"), base, tmp_path)
+    assert same(first, again) and again["measures"] == first["measures"]
+    with pytest.raises(AssertionError, match="trained again"):
+        variants.run(small("one", settings={"loss": "hinge"}), base, tmp_path)
+
+
+def test_a_variant_that_diverges_is_a_result(tmp_path):
+    result = variants.run(
+        small("diverges", settings={"learning_rate": 1e30}), benchmark(), tmp_path
+    )
+    assert result["measures"] is None
+    assert list(result["failures"]) == ["not finite"]
+
+
+def test_64_pixels_are_trained_on_resized_images_and_judged_at_32(tmp_path, monkeypatch):
+    monkeypatch.setattr(variants.measure, "__defaults__", (False, 200, 1))
+    sizes = {
+        "generator": SMALL["generator"] | {"size": 64},
+        "discriminator": SMALL["discriminator"] | {"size": 64},
+    }
+    result = variants.run(small("64 pixels", **sizes), benchmark(), tmp_path)
+    assert result["snapshots"][10].shape[2:] == (64, 64)
+    assert result["measures"]["frechet"] > 0
+
+
+def test_jobs_at_once_give_what_jobs_one_by_one_give(tmp_path):
+    jobs = [small("one"), small("two", settings={"seed": 1})]
+    base = benchmark()
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)  # as in joblib's workers
+        alone = {v.name: variants.run(v, base, tmp_path / "alone") for v in jobs}
+    finally:
+        torch.set_num_threads(threads)
+    together = variants.run_all(jobs, base, tmp_path / "together", n_jobs=2)
+    assert list(together) == ["one", "two"]
+    for name in together:
+        assert same(alone[name], together[name])
+        assert alone[name]["measures"] == together[name]["measures"]
+    with pytest.raises(ValueError, match="each only once"):
+        variants.run_all([small("one"), small("one")], base, tmp_path)
+
+
+def test_jobs_go_to_the_workers_of_a_dask_cluster(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    jobs = [small("one"), small("two", settings={"seed": 1})]
+    base = benchmark()
+    with (
+        mock.patch.dict(os.environ),  # Dask leaves there what it sets for its workers
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as found,
+        distributed.Client(found),
+        joblib.parallel_config(backend="dask"),
+    ):
+        results = variants.run_all(jobs, base, tmp_path / "dask", n_jobs=2)
+    here = variants.run_all(jobs, base, tmp_path / "here", n_jobs=2)
+    assert all(same(results[name], here[name]) for name in ("one", "two"))
+
+
+def test_bad_variants_are_named():
+    with pytest.raises(ValueError, match="model is 'WGAN'"):
+        Variant("x", model="WGAN")
+    with pytest.raises(ValueError, match="beta1 is 2"):
+        Variant("x", settings={"beta1": 2})
+
+
+def test_initial_weights_are_dcgans_or_pytorchs():
+    own, pytorchs = small("a").networks()[0], small("b", dcgan_weights=False).networks()[0]
+    convolution = own.body[1][0].weight
+    assert convolution.std().item() == pytest.approx(0.02, rel=0.1)
+    assert pytorchs.body[1][0].weight.std() > 0.03
+    assert isinstance(own, gan.DCGANGenerator)
