@@ -78,8 +78,8 @@ def _training(name, step, networks, optimizers, learning_rate):
         for group in optimizer.param_groups:
             group["lr"] = rate
     state = training.State(dict(enumerate(networks)), dict(enumerate(optimizers)))
-    player = training._Player(step, state, name)
-    return name, step, lambda: player.play(1)
+    runner = training._StepRunner(step, state, name)
+    return name, step, lambda: runner.take(1)
 
 
 def _dann():

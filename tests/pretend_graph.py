@@ -61,19 +61,19 @@ def _tensors(values):
 @contextmanager
 def pretend_graphs():
     """Let trainings on the CPU capture and replay their steps; yield the list of the graphs."""
-    graphs, init = [], training._Player.__init__
+    graphs, init = [], training._StepRunner.__init__
 
-    def capturing(player, *arguments):
-        init(player, *arguments)
-        player.captures, player.at_once = True, training.LOOK_EVERY
+    def capturing(runner, *arguments):
+        init(runner, *arguments)
+        runner.captures, runner.at_once = True, training.LOOK_EVERY
 
     def graph():
         graphs.append(PretendGraph())
         return graphs[-1]
 
     with (
-        mock.patch.object(training._Player, "__init__", capturing),
-        mock.patch.object(training._Player, "_warm_up", lambda player: player.advance()),
+        mock.patch.object(training._StepRunner, "__init__", capturing),
+        mock.patch.object(training._StepRunner, "_warm_up", lambda runner: runner.advance()),
         mock.patch("torch.cuda.CUDAGraph", graph),
         mock.patch("torch.cuda.graph", lambda graph: graph),
     ):

@@ -1,6 +1,5 @@
-"""The set-up cell where the notebook is alone, as on Colab, and what it installs there."""
+"""The set-up cell: the same in every notebook, and at work where the notebook is alone."""
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -8,29 +7,59 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from importlib import metadata
 from pathlib import Path
 
 import nbformat
+import numpy
 import pytest
 import torch
+import torchvision
 from ipykernel.kernelspec import make_ipkernel_cmd
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
-from dlapps import requirements
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK = "1_transfer_learning"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SETTING = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["dlapps"]
+PLACE = f"{SETTING['repository']}@{SETTING['revision']}"
 VERSIONS = (
-    "import torch, numpy, dlapps; print(torch.__version__, numpy.__version__, dlapps.__file__)"
+    "import torch, torchvision, numpy, dlapps\n"
+    "print(torch.__version__, torchvision.__version__, numpy.__version__, dlapps.__file__)"
 )
 
 
+def set_up_cell(path=NOTEBOOKS[0], place=PLACE):
+    """Return the set-up cell of a notebook, with another address and revision to install from."""
+    cells = nbformat.read(path, as_version=4).cells
+    source = next(cell.source for cell in cells if cell.cell_type == "code")
+    if "git+" not in source:
+        pytest.skip("this notebook has another set-up cell")
+    assert source.count(f"git+{PLACE}\n") == 1
+    return source.replace(PLACE, place)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_cell_is_short_and_differs_in_the_notebooks_name_only(path):
+    source = set_up_cell(path)
+    assert len(source.splitlines()) <= 12
+    assert source.startswith("# @title")
+    assert '\nKEEP_ON_DRIVE = False  # @param {type: "boolean"}\n' in source
+    assert source.endswith(f'runtime.start("{path.stem}", KEEP_ON_DRIVE)')
+    assert source.replace(path.stem, NOTEBOOKS[0].stem) == set_up_cell()
+
+
 def clean_environment():
-    """Return the environment without what would make dlapps importable or redirect git."""
-    hidden = ("PYTHONPATH", "PYTHONHOME", "GIT_", "DLAPPS_")
+    """Return the environment without what would make dlapps importable or redirect git or pip."""
+    hidden = ("PYTHONPATH", "PYTHONHOME", "GIT_", "DLAPPS_", "PIP_")
     return {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
 
 
@@ -45,26 +74,25 @@ def git(*arguments, folder):
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
-    """Return (folder, commit) of a repository with what the set-up cell needs of this one.
+    """Return the address of a repository that is this one on `main`, and another one elsewhere.
 
-    Files that git would ignore are not in it, and the commit is not the newest one.
+    Files that git would ignore are not in it.
     """
     folder = tmp_path_factory.mktemp("origin")
-    shutil.copytree(
-        ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
-    )
-    for name in ("requirements.txt", "pyproject.toml", ".gitignore"):
+    ignored = shutil.ignore_patterns("*.egg-info", "__pycache__")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=ignored)
+    for name in ("requirements.txt", "pyproject.toml", "README.md", ".gitignore"):
         shutil.copy(ROOT / name, folder)
-    git("init", "--quiet", folder=folder)
-    git("config", "uploadpack.allowAnySHA1InWant", "true", folder=folder)  # as GitHub does
+    git("init", "--quiet", "--initial-branch=main", folder=folder)
     git("add", ".", folder=folder)
-    git("commit", "--quiet", "-m", "The commit that the badge names", folder=folder)
-    commit = git("rev-parse", "HEAD", folder=folder)
-    git("commit", "--quiet", "--allow-empty", "-m", "A later one", folder=folder)
-    return folder, commit
+    git("commit", "--quiet", "-m", "What the notebook is made for", folder=folder)
+    git("checkout", "--quiet", "-b", "later", folder=folder)
+    git("rm", "--quiet", "-r", "src", folder=folder)
+    git("commit", "--quiet", "-m", "Something else", folder=folder)
+    return folder.as_uri()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fresh_python(tmp_path_factory):
     """Return a new environment's Python that has PyTorch and the rest, like Colab's, not dlapps.
 
@@ -74,42 +102,25 @@ def fresh_python(tmp_path_factory):
     venv.create(folder, symlinks=os.name != "nt")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     show = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
-    packages = subprocess.run([python, "-c", show], check=True, capture_output=True, text=True)
-    packages = Path(packages.stdout.strip())
+    shown = subprocess.run([python, "-c", show], check=True, capture_output=True, text=True)
+    packages, others = Path(shown.stdout.strip()), folder / "others"
     colab = packages / "google" / "colab"
     colab.mkdir(parents=True)
     (colab / "__init__.py").touch()
-    # A path in a .pth file is added as it is: the .pth files in that folder, such as an editable
-    # installation of dlapps, count for nothing.
-    paths = {sysconfig.get_paths()[kind] for kind in ("purelib", "platlib")}
-    (packages / "like_colab.pth").write_text("\n".join([*paths, "import google.colab"]))
-    find = "import importlib.util as u; print(u.find_spec('dlapps'), u.find_spec('torch').name)"
-    found = subprocess.run(
-        [python, "-c", find],
-        cwd=folder,
-        env=clean_environment(),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert found.stdout.split() == ["None", "torch"]
+    others.mkdir()
+    for found in {sysconfig.get_paths()[kind] for kind in ("purelib", "platlib")}:
+        for path in Path(found).iterdir():
+            if "dlapps" not in path.name and path.suffix != ".pth":
+                (others / path.name).symlink_to(path)
+    (packages / "like_colab.pth").write_text(f"{others}\nimport google.colab")
     return python
 
 
-def set_up_cell(**replacements):
-    """Return the committed set-up cell with other values of its constants."""
-    notebook = nbformat.read(ROOT / "notebooks" / f"{NOTEBOOK}.ipynb", as_version=4)
-    source = next(cell.source for cell in notebook.cells if "REPOSITORY =" in cell.source)
-    for name, value in replacements.items():
-        source, count = re.subn(
-            rf"(?m)^{name} = .*$", lambda _, n=name, v=value: f"{n} = {v!r}", source
-        )
-        assert count == 1
-    return source
-
-
 def run_cells(python, folder, *sources, **settings):
-    """Run cells in a kernel of `python` in `folder`; return what each of them printed."""
+    """Run cells in a kernel of `python` in `folder`; return what each of them printed.
+
+    pip takes nothing from an index there: what it must not touch, it cannot replace.
+    """
 
     class Fresh(KernelSpecManager):
         def get_kernel_spec(self, kernel_name):
@@ -120,120 +131,81 @@ def run_cells(python, folder, *sources, **settings):
     client = NotebookClient(notebook, km=AsyncKernelManager(kernel_spec_manager=Fresh()))
     client.extra_arguments = ["--log-level=ERROR"]
     client.owns_km = True
-    client.execute(cwd=str(folder), env={**clean_environment(), **settings})
+    # For pip, 0 is "no": it builds with the setuptools that is there.
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+    client.execute(cwd=str(folder), env={**clean_environment(), **offline, **settings})
     return ["".join(out.get("text", "") for out in cell.outputs) for cell in notebook.cells]
 
 
-def test_alone_it_fetches_the_very_commit_and_changes_no_version(fresh_python, origin, tmp_path):
-    repository, commit = origin
-    unfinished = tmp_path / f"deep-learning-applications-{commit}.unfinished"
-    (unfinished / ".git").mkdir(parents=True)
-    (unfinished / ".git" / "index.lock").touch()  # an earlier run was cut off
-    (tmp_path / "dlapps").mkdir()  # a folder of that name is importable, but is not the package
-    set_up = set_up_cell(REPOSITORY=repository.as_uri(), REVISION=commit)
+def installed_folder(python):
+    return python.parents[1] / "lib" / f"python3.{sys.version_info[1]}" / "site-packages"
 
+
+def test_alone_it_installs_the_revision_and_changes_no_version(fresh_python, origin, tmp_path):
+    (tmp_path / "dlapps").mkdir()  # a folder of that name is importable, but is not the package
+    before = sorted(p.name for p in installed_folder(fresh_python).iterdir())
+    set_up = set_up_cell(place=f"{origin}@main")
     first, versions, again = run_cells(fresh_python, tmp_path, set_up, VERSIONS, set_up)
 
-    clone = tmp_path / f"deep-learning-applications-{commit}"
-    assert git("rev-parse", "HEAD", folder=clone) == commit
-    assert git("status", "--porcelain", folder=clone) == ""
-    assert not unfinished.exists()
-    numpy_version = importlib.metadata.version("numpy")
-    file = clone / "src" / "dlapps" / "__init__.py"
-    assert versions.split() == [torch.__version__, numpy_version, str(file)]
-    assert "Requirements: all there." in first
-    assert NOTEBOOK in first and f"torch {torch.__version__}" in first
+    *found, file = versions.split()
+    assert found == [torch.__version__, torchvision.__version__, numpy.__version__]
+    packages = installed_folder(fresh_python)
+    assert Path(file) == packages / "dlapps" / "__init__.py"
+    after = sorted(path.name for path in packages.iterdir())
+    assert [name for name in after if name not in before] == ["dlapps", "dlapps-0.1.0.dist-info"]
+    modules = {path.relative_to(ROOT / "src") for path in (ROOT / "src/dlapps").rglob("*.py")}
+    assert modules == {path.relative_to(packages) for path in Path(file).parent.rglob("*.py")}
+    assert f"{NOTEBOOKS[0].stem}: profile" in again and f"torch {torch.__version__}" in again
     if not torch.cuda.is_available():
-        assert "No GPU is attached" in first and "Change runtime type" in first
-    assert again == first
+        assert "No GPU is attached" in again and "Change runtime type" in again
+    assert first.endswith(again)
 
-    # After a restart of the kernel the clone is there, and the network is not needed.
-    set_up = set_up_cell(REPOSITORY=(tmp_path / "nowhere").as_uri(), REVISION=commit)
-    assert run_cells(fresh_python, tmp_path, set_up) == [first]
-
-
-def test_alone_it_fetches_a_branch(fresh_python, origin, tmp_path):
-    repository, _ = origin
-    git("branch", "--force", "feature/one", folder=repository)
-    set_up = set_up_cell(REPOSITORY=repository.as_uri(), REVISION="feature/one")
-    run_cells(fresh_python, tmp_path, set_up)
-    clone = tmp_path / "deep-learning-applications-feature" / "one"
-    assert git("rev-parse", "HEAD", folder=clone) == git("rev-parse", "HEAD", folder=repository)
+    # After a restart of the kernel it is there, and the network is not needed.
+    set_up = set_up_cell(place=(tmp_path / "nowhere").as_uri() + "@main")
+    assert run_cells(fresh_python, tmp_path, set_up) == [again]
 
 
-def test_failed_fetch_says_so_and_leaves_nothing_to_import(fresh_python, tmp_path):
-    set_up = set_up_cell(REPOSITORY=(tmp_path / "nowhere").as_uri())
-    with pytest.raises(Exception, match="'fetch'"):
+def test_pip_is_told_to_keep_pytorch_and_numpy(fresh_python, tmp_path):
+    """Even a package that asks for other versions gets none: pip says so instead."""
+    package = tmp_path / "greedy"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(
+        '[project]\nname = "dlapps"\nversion = "9"\ndependencies = ["numpy<1.0"]\n'
+    )
+    git("init", "--quiet", "--initial-branch=main", folder=package)
+    git("add", ".", folder=package)
+    git("commit", "--quiet", "-m", "It wants another NumPy", folder=package)
+    with pytest.raises(CellExecutionError, match=r"conflict(?s:.*)No module named 'dlapps'"):
+        run_cells(fresh_python, tmp_path, set_up_cell(place=f"{package.as_uri()}@main"))
+
+
+def test_an_install_that_fails_says_why(fresh_python, tmp_path):
+    set_up = set_up_cell(place=(tmp_path / "nowhere").as_uri() + "@main")
+    with pytest.raises(CellExecutionError, match=r"nowhere(?s:.*)No module named 'dlapps'"):
         run_cells(fresh_python, tmp_path, set_up)
-    assert not list(tmp_path.rglob("dlapps"))
 
 
-def test_in_the_repository_from_any_folder(fresh_python):
-    folder = ROOT / "src" / "dlapps" / "models"
+def test_in_the_repository_nothing_need_be_installed(fresh_python):
+    folder = ROOT / "notebooks"
     before = set(folder.iterdir())
-    _, versions = run_cells(fresh_python, folder, set_up_cell(), VERSIONS)
-    assert versions.split()[2] == str(ROOT / "src" / "dlapps" / "__init__.py")
-    assert {path.name for path in set(folder.iterdir()) - before} <= {"__pycache__"}
+    printed, versions = run_cells(fresh_python, folder, set_up_cell(), VERSIONS)
+    assert printed.startswith(NOTEBOOKS[0].stem)
+    assert Path(versions.split()[-1]).resolve() == ROOT / "src" / "dlapps" / "__init__.py"
+    assert set(folder.iterdir()) == before
 
 
 def test_outside_with_dlapps_installed(fresh_python, tmp_path):
     path = str(ROOT / "src")
-    _, versions = run_cells(fresh_python, tmp_path, set_up_cell(), VERSIONS, PYTHONPATH=path)
-    assert versions.split()[2] == str(ROOT / "src" / "dlapps" / "__init__.py")
+    printed, versions = run_cells(fresh_python, tmp_path, set_up_cell(), VERSIONS, PYTHONPATH=path)
+    assert printed.startswith(NOTEBOOKS[0].stem)
+    assert versions.split()[-1] == str(ROOT / "src" / "dlapps" / "__init__.py")
     assert list(tmp_path.iterdir()) == []
 
 
-class Pip:
-    """Stands in for pip: records its arguments and the constraints it was given."""
-
-    def __init__(self, monkeypatch, installed, returncode=0):
-        self.calls, self.constraints, self.returncode = [], [], returncode
-
-        def version(name):
-            if name not in installed:
-                raise importlib.metadata.PackageNotFoundError(name)
-            return installed[name]
-
-        monkeypatch.setattr(requirements.metadata, "version", version)
-        monkeypatch.setattr(requirements.subprocess, "run", self)
-
-    def __call__(self, command, **_):
-        self.calls.append(command)
-        constraints = Path(command[command.index("--constraint") + 1])
-        self.constraints = constraints.read_text("utf-8").split()
-        return subprocess.CompletedProcess(command, self.returncode, "", "no such package")
-
-
-@pytest.fixture
-def wanted(tmp_path):
-    file = tmp_path / "requirements.txt"
-    lines = ["# a comment", "", "torch>=2.4", "numpy>=1.24  # why", "mlxtend>=0.23"]
-    file.write_text("\n".join([*lines, "ancient>=1; python_version < '3'"]), encoding="utf-8")
-    return file
-
-
-COLAB = {"torch": "2.6.0+cu124", "numpy": "2.0.2"}
-
-
-def test_nothing_missing_calls_no_pip(monkeypatch, wanted, capsys):
-    pip = Pip(monkeypatch, {**COLAB, "mlxtend": "0.23.4"})
-    requirements.install_missing(wanted)
-    assert pip.calls == []
-    assert capsys.readouterr().out == "Requirements: all there.\n"
-
-
-@pytest.mark.parametrize("installed", [COLAB, {**COLAB, "mlxtend": "0.22.0"}])
-def test_missing_or_old_is_installed_and_the_rest_is_held(monkeypatch, wanted, installed, capsys):
-    pip = Pip(monkeypatch, installed)
-    requirements.install_missing(wanted)
-    (command,) = pip.calls
-    assert command[:4] == [sys.executable, "-m", "pip", "install"]
-    assert [part for part in command if ">=" in part] == ["mlxtend>=0.23"]
-    assert pip.constraints == ["torch==2.6.0+cu124", "numpy==2.0.2"]
-    assert capsys.readouterr().out == "Requirements: installing mlxtend>=0.23 ...\n"
-
-
-def test_pip_that_fails_is_quoted(monkeypatch, wanted):
-    Pip(monkeypatch, COLAB, returncode=1)
-    with pytest.raises(RuntimeError, match=r"mlxtend(?s:.)*no such package"):
-        requirements.install_missing(wanted)
+def test_nothing_else_that_is_required_asks_for_a_version_of_torchvision():
+    """So it is enough that the cell keeps torch and NumPy: pip leaves torchvision as it is."""
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    names = [re.split("[ <>=]", line)[0] for line in lines if line and not line.startswith("#")]
+    for name in names:
+        required = [r for r in metadata.requires(name) or [] if "extra ==" not in r]
+        assert not any(r.startswith("torchvision") for r in required), name

@@ -689,15 +689,15 @@ def test_trainings_are_those_of_the_cpu(name, capsys, monkeypatch):
 
 @pytest.mark.parametrize("name", test_training.TRAININGS)
 def test_steps_neither_wait_nor_move_anything(name, cuda, monkeypatch):
-    play, moved = training._Player.play, []
+    play, moved = training._StepRunner.take, []
 
-    def counted(player, count):
+    def counted(runner, count):
         cuda.clear()
-        seconds = play(player, count)
+        seconds = play(runner, count)
         moved.append((cuda.synchronisations.total(), cuda.to_device, cuda.to_host))
         return seconds
 
-    monkeypatch.setattr(training._Player, "play", counted)
+    monkeypatch.setattr(training._StepRunner, "take", counted)
     test_training.TRAININGS[name]()
     assert set(moved) == {(0, 0, 0)}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from tools import execute
 
@@ -71,7 +72,8 @@ def change(notebook, exercise):
 
 def key_patterns(name):
     """Return patterns of what a notebook's code may save: its strings and f-strings as slugs."""
-    tree = ast.parse("\n".join(cell.source for cell in code_cells(read(name))))
+    source = "\n".join(cell.source for cell in code_cells(read(name)))
+    tree = ast.parse(TransformerManager().transform_cell(source))
     slugs = {
         node: re.sub("[^a-z0-9]+", "_", node.value.lower())
         for node in ast.walk(tree)
@@ -106,7 +108,7 @@ def test_changed_notebook_is_python(exercise):
     notebook = read(exercise.notebook)
     change(notebook, exercise)
     for cell in code_cells(notebook):
-        ast.parse(cell.source)
+        ast.parse(TransformerManager().transform_cell(cell.source))
 
 
 @each_exercise

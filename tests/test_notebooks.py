@@ -26,12 +26,6 @@ def read(name):
     return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
 
 
-def set_up_cell(name):
-    """Return the source of the one set-up cell of a notebook."""
-    (source,) = (cell.source for cell in read(name).cells if "REPOSITORY =" in cell.source)
-    return source
-
-
 def test_there_are_four():
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == NAMES
 
@@ -52,24 +46,10 @@ def test_begins_with_title_durations_and_badge(name):
     opening = "\n".join(cell.source for cell in cells[:first_code])
     assert opening.startswith("# ")
     assert re.search(r"\d+\s*(s|seconds?|min|minutes?|h|hours?)\b", opening)
-    assert "REPOSITORY =" in cells[first_code].source, "the set-up cell is the first code cell"
+    assert "runtime.start(" in cells[first_code].source, "the set-up cell is the first code cell"
     badge = SETTING["repository"].replace("https://github.com", "/github")
     badge = f"colab.research.google.com{badge}/blob/{SETTING['revision']}/notebooks/{name}.ipynb"
     assert badge in opening
-
-
-@each_notebook
-def test_set_up_cell_differs_from_the_others_in_the_name_only(name):
-    set_up = set_up_cell(name)
-    assert f'runtime.start("{name}", KEEP_ON_DRIVE)' in set_up
-    assert set_up.replace(name, NAMES[0]) == set_up_cell(NAMES[0])
-
-
-@each_notebook
-def test_set_up_cell_agrees_with_pyproject(name):
-    set_up = set_up_cell(name)
-    assert f'REPOSITORY = "{SETTING["repository"]}"' in set_up
-    assert f'REVISION = "{SETTING["revision"]}"' in set_up
 
 
 @each_notebook

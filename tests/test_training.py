@@ -410,13 +410,13 @@ TRAININGS = {
 @pytest.mark.parametrize("name", TRAININGS)
 def test_no_step_waits_for_the_device(name, monkeypatch):
     """What a CUDA graph is captured from: no number is read, nothing moves to or from the host."""
-    heard, play = training.Synchronisations(), training._Player.play
+    heard, play = training.Synchronisations(), training._StepRunner.take
 
-    def listening(player, count):
+    def listening(runner, count):
         with heard:
-            return play(player, count)
+            return play(runner, count)
 
-    monkeypatch.setattr(training._Player, "play", listening)
+    monkeypatch.setattr(training._StepRunner, "take", listening)
     TRAININGS[name]()
     assert heard.found == set()
 
@@ -518,17 +518,17 @@ def test_graphs_take_exactly_the_steps_that_are_asked_for(monkeypatch):
             capturing.pop()
 
     net = network()
-    player = training._Player(advance, State({"net": net}, {}), "toy")
-    player.captures = True
-    monkeypatch.setattr(training._Player, "_warm_up", lambda player: advance())
+    runner = training._StepRunner(advance, State({"net": net}, {}), "toy")
+    runner.captures = True
+    monkeypatch.setattr(training._StepRunner, "_warm_up", lambda runner: advance())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
     asked = 0
     for count in (1, 7, 50, 3, 10, 29):
-        player.play(count)
+        runner.take(count)
         asked += count
         assert taken == [asked]
-    assert {steps: graph.steps for steps, graph in player.graphs.items()} == {10: [10], 1: [1]}
+    assert {steps: graph.steps for steps, graph in runner.graphs.items()} == {10: [10], 1: [1]}
 
 
 def test_a_step_that_cannot_be_captured_is_said_once_and_runs(monkeypatch, capsys):
@@ -536,12 +536,12 @@ def test_a_step_that_cannot_be_captured_is_said_once_and_runs(monkeypatch, capsy
         raise RuntimeError("not permitted when stream is capturing")
 
     taken = []
-    player = training._Player(lambda: taken.append(1), State({"net": network()}, {}), "toy")
-    player.captures = True
-    monkeypatch.setattr(training._Player, "_warm_up", lambda player: player.advance())
+    runner = training._StepRunner(lambda: taken.append(1), State({"net": network()}, {}), "toy")
+    runner.captures = True
+    monkeypatch.setattr(training._StepRunner, "_warm_up", lambda runner: runner.advance())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", refused)
     for _ in range(2):
-        player.play(20)
+        runner.take(20)
     assert len(taken) == 40
     out = capsys.readouterr().out
     assert out.count("toy: its steps run one by one") == 1

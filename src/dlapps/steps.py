@@ -107,17 +107,17 @@ def supervised_step(network, optimizer, x: Tensor, y: Tensor, smoothing=0.0) -> 
     return {"loss": L, "accuracy": (scores.argmax(1) == y).float().mean()}
 
 
-def ema(average: nn.Module, network: nn.Module, follow: float | Tensor) -> None:
-    """Move a running average by the share `follow` (a number or tensor) towards the network.
+def ema(average: nn.Module, network: nn.Module, weight: float | Tensor) -> None:
+    """Move an exponential moving average by the share `weight` towards the network.
 
-        w' <- w' + follow (w - w'), follow = 1 - decay,
+        w' <- w' + weight (w - w'), weight = 1 - decay,
 
-    for weights; what is no weight, such as batch norm's averages, is taken over as it is
+    for parameters; what is none, such as batch norm's averages, is taken over as it is
     (Tarvainen, Valpola: "Mean teachers are better role models", NeurIPS 2017, eq. 2).
     """
     with torch.no_grad():
         for mine, theirs in zip(average.parameters(), network.parameters(), strict=True):
-            mine.lerp_(theirs, follow)
+            mine.lerp_(theirs, weight)
         for mine, theirs in zip(average.buffers(), network.buffers(), strict=True):
             mine.copy_(theirs)
 

@@ -1,7 +1,7 @@
 """The one loop of everything that trains.
 
 A training is a `State`, which it changes, a step function and a `Plan`. The step is called with
-`at`, the numbers of the moment: `at.t`, how many steps were done before (int64, (1,)), and one
+`at`, the numbers of this step: `at.t`, how many steps were done before (int64, (1,)), and one
 0-dimensional tensor for each of the plan's schedules. It draws its batch, updates the networks and
 returns {name: a 0-dimensional tensor to record}. All of that stays on the device and nothing is
 read on the host, so that on a GPU the step can be captured in a CUDA graph and replayed without
@@ -57,7 +57,7 @@ class Plan:
     schedules: {name: a function of the number of steps done}; `learning_rate`, which must be among
     them, is that of all optimisers.
     seed: of everything that the steps draw; seeded once a run.
-    decay: of the running averages, see `steps.ema`; in the first steps they follow faster.
+    decay: of the running averages, see `steps.ema`; in the first steps they move faster.
     watch, watch_at: `watch(t)` is called and its result kept after each number of steps t in
     `watch_at`, 0 being the start. It may read all and changes nothing.
     tf32: whether the steps' products of float32 may round their factors to 10 bits, on a GPU that
@@ -135,9 +135,11 @@ class _Run:
     def __init__(self, step, state, plan, description):
         self.step, self.state, self.plan, self.description = step, state, plan, description
         self.device = next(_first(state).parameters()).device
-        # An average follows faster at first: after t steps it is the mean of all t, not the start.
-        follow = {"follow": lambda t: max(1 - plan.decay, 1 / (t + 1))} if state.averages else {}
-        schedules = plan.schedules | follow
+        # An average moves faster at first: after t steps it is the mean of all t, not the start.
+        weight = (
+            {"ema_weight": lambda t: max(1 - plan.decay, 1 / (t + 1))} if state.averages else {}
+        )
+        schedules = plan.schedules | weight
         table = [[schedule(t) for schedule in schedules.values()] for t in range(plan.steps)]
         self.table = torch.tensor(table, dtype=torch.float32).to(self.device)
         self.now = self.table[0].clone()
@@ -159,7 +161,7 @@ class _Run:
         self.now.copy_(self.table.index_select(0, self.t)[0])
         found = self.step(self.at)
         for name, average in self.state.averages.items():
-            ema(average, self.state.networks[name], self.at.follow)
+            ema(average, self.state.networks[name], self.at.ema_weight)
         values = [found.get(name, self.zero).detach().float() for name in self.plan.records]
         self.records.index_copy_(0, self.t, torch.stack(values)[None])
         self.t.add_(1)
@@ -176,7 +178,7 @@ class _Run:
             optimizer.zero_grad()  # on a GPU the gradients lie in the graph's memory
 
     def _go_on(self, bar, save):
-        player, saved_at = _Player(self.advance, self.state, self.description), time.monotonic()
+        runner, saved_at = _StepRunner(self.advance, self.state, self.description), time.monotonic()
         while True:
             seen = self.done not in self.plan.watch_at and self.finite
             if self.plan.watch and not seen and self.done not in self.watched:
@@ -187,11 +189,11 @@ class _Run:
             if time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                 save(False)
                 saved_at = time.monotonic()
-            stops = [self.plan.steps, *self.plan.watch_at, self.done + player.at_once]
+            stops = [self.plan.steps, *self.plan.watch_at, self.done + runner.at_once]
             stops += [batches.load(self.done) for batches in self.state.batches]
             count = min(stop for stop in stops if stop > self.done) - self.done
             with runtime.chosen_kernels(self.device, self.plan.tf32):
-                self.seconds += player.play(count)
+                self.seconds += runner.take(count)
             sound = self.records[self.done : self.done + count].isfinite().all(1).tolist()
             self.finite = all(sound)
             count = count if self.finite else sound.index(False) + 1
@@ -238,7 +240,7 @@ class _Run:
         return Result(records, self.watched, self.finite, self.seconds / self.done)
 
 
-class _Player:
+class _StepRunner:
     """Takes steps: on a GPU by replaying CUDA graphs of one and of several, else one by one."""
 
     def __init__(self, advance, state, description):
@@ -248,7 +250,7 @@ class _Player:
         self.at_once = LOOK_EVERY if self.captures else 1  # steps before somebody looks
         self.graphs, self.warm = {}, 0
 
-    def play(self, count):
+    def take(self, count):
         """Take `count` steps; return the seconds that they took, what prepared them left out."""
         begun, prepared = runtime.clock(), 0.0
         while count and self.captures and not self.graphs:

@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
-from dlapps.models import features, pretrained
+from dlapps.models import architectures, features, pretrained
 
 TORCHVISION = [name for name in pretrained.NAMES if not name.startswith("efficientnet")]
 
@@ -232,8 +232,8 @@ DENSENET = {"normed": "features.norm0", "maps": "features"}  # followed by F.rel
     ("name", "layers"), [("mobilenet_v3_small", MOBILENET), ("densenet121", DENSENET)]
 )
 def test_in_place_activations_overwrite_no_layer(name, layers, monkeypatch):
-    architecture = pretrained._torchvision(name, name, layers, "normed")
-    monkeypatch.setitem(pretrained._ARCHITECTURES, name, architecture)
+    architecture = architectures._torchvision(name, name, layers, "normed")
+    monkeypatch.setitem(architectures.ARCHITECTURES, name, architecture)
     torch.manual_seed(0)
     network = pretrained.build(name).requires_grad_(False)
     images = torch.rand(2, 3, 64, 64)

@@ -1,5 +1,7 @@
 """What to learn from: every data set by its name, as uint8 images with labels."""
 
+from typing import Any
+
 from dlapps.datasets import (
     cifar10,
     folders,
@@ -30,7 +32,7 @@ _LOADERS = {
 NAMES = tuple(_LOADERS)
 
 
-def load(name, split="train", size=None, **options):
+def load(name: str, split: str = "train", size: int | None = None, **options: Any) -> ImageSet:
     """Return the data set `name` as an ImageSet.
 
     name: one of NAMES, or "folder:PATH" for the images in any folder.

@@ -3,6 +3,8 @@
 Arbelaez, Maire, Fowlkes and Malik, Contour Detection and Hierarchical Image Segmentation, 2011.
 """
 
+from pathlib import Path
+
 from dlapps import runtime
 from dlapps.datasets import download, folders
 from dlapps.datasets.image_set import DatasetError
@@ -23,7 +25,7 @@ FOLDERS = (
 COUNT = 200
 
 
-def training_photographs():
+def training_photographs() -> list[Path]:
     """Return the paths of BSDS500's 200 training photographs, in the order of their names.
 
     Read from BSDS500/images/train or the unpacked archive in the data folder, else downloaded.

@@ -9,23 +9,14 @@ from dlapps.datasets.archives import extract
 from dlapps.datasets.image_set import DatasetError, ImageSet, balanced_labels, resize, title
 
 CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 COUNTS = {"train": 50_000, "test": 10_000}
 UNPACKED = "CIFAR-10"  # where the downloaded archive is unpacked
 JPEG_COPY = "CIFAR-10-images"
 
 
-def load(split="train", size=None):
+def load(split: str = "train", size: int | None = None) -> ImageSet:
     """Return CIFAR-10: 50,000 training or 10,000 test images, RGB, 32x32 unless `size` is given.
 
     Read from the original batches in the data folder; where there are none, from a JPEG copy

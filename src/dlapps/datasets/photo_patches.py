@@ -14,7 +14,7 @@ GAP = 8  # columns of pixels between the regions of the two splits
 SMALLEST_SIDE = 96
 
 
-def load(split="train", size=None):
+def load(split: str = "train", size: int | None = None) -> ImageSet:
     """Return 15 classes of 20 grey patches each, 128x128 or `size`.
 
     Training patches come from the left half of a photograph, test patches from its right half;
@@ -31,7 +31,7 @@ def load(split="train", size=None):
     return ImageSet(torch.cat(images), labels, CLASSES, name)
 
 
-def patch_boxes(height, width, split):
+def patch_boxes(height: int, width: int, split: str) -> list[tuple[int, int, int]]:
     """Return the (top, left, side) of the patches that `split` takes from one photograph.
 
     They lie on a regular grid over the left half ("train") or the right half ("test"), with GAP

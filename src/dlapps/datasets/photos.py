@@ -45,7 +45,7 @@ IMAGENET_LABELS = (
 )
 
 
-def load(split="train", size=None):
+def load(split: str = "train", size: int | None = None) -> ImageSet:
     """Return the 7 photographs that show a class of ImageNet, RGB, 224x224 or `size`.
 
     They serve to look at a trained network, so both splits are the same photographs. The labels,
@@ -66,7 +66,7 @@ def load(split="train", size=None):
     return ImageSet(torch.cat(images), labels, imagenet.CLASSES, name)
 
 
-def photograph_named(name):
+def photograph_named(name: str) -> torch.Tensor:
     """Return one of PHOTOGRAPHS, uint8 (3, H, W), or (1, H, W) where it is grey.
 
     Raises ValueError for another name.

@@ -10,22 +10,9 @@ from dlapps.datasets import download, folders
 from dlapps.datasets.image_set import SPLITS, DatasetError, ImageSet, balanced_labels, title
 
 CLASSES = (
-    "Bedroom",
-    "Coast",
-    "Forest",
-    "Highway",
-    "Industrial",
-    "InsideCity",
-    "Kitchen",
-    "LivingRoom",
-    "Mountain",
-    "Office",
-    "OpenCountry",
-    "Store",
-    "Street",
-    "Suburb",
-    "TallBuilding",
-)
+    "Bedroom", "Coast", "Forest", "Highway", "Industrial", "InsideCity", "Kitchen", "LivingRoom",
+    "Mountain", "Office", "OpenCountry", "Store", "Street", "Suburb", "TallBuilding",
+)  # fmt: skip
 COUNTS = {"train": 1_500, "test": 2_985}
 URLS = ("https://github.com/rdfia/rdfia.github.io/raw/master/data/3-a/15ScenesData.zip",)
 ARCHIVE = "15ScenesData.zip"
@@ -33,7 +20,7 @@ FOLDERS = ("15-Scene", "15ScenesData", "15SceneData")  # where to look, the firs
 DEPTH = 3  # how many folders an archive may put around `train` and `test`
 
 
-def load(split="train", size=None):
+def load(split: str = "train", size: int | None = None) -> ImageSet:
     """Return 15-Scene: 1,500 training or 2,985 test photographs, grey, 224x224 or `size`.
 
     The whole picture is resized, whatever its shape. The classes are in the order of `CLASSES`,
@@ -54,7 +41,7 @@ def load(split="train", size=None):
     return ImageSet(images, labels, CLASSES, title("15-Scene", split))
 
 
-def canonical_class(folder_name):
+def canonical_class(folder_name: str) -> str | None:
     """Return the class that a folder's name spells, or None: "MITtallbuilding" → "TallBuilding"."""
     letters = re.sub(r"[^a-z]", "", folder_name.lower())
     by_letters = {name.lower(): name for name in CLASSES}

@@ -1,26 +1,30 @@
 """The domain-adversarial network of digits, and the gradient reversal it is trained through."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dlapps.models.checks import check_image_form
 
 
 class GradientReversal(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by -factor (Ganin et al., JMLR 2016, eq. 13-14).
+    """The identity, whose gradient is multiplied by -λ (Ganin et al., JMLR 2016, eq. 13-14).
 
-    R(x) = x and dR/dx = -factor I: what follows minimises its loss, what lies before maximises it.
-    The factor is a number or a 0-dimensional tensor.
+        R_λ(f) = f,    dR_λ/df = -λ I:
+
+    what follows minimises its loss, what lies before maximises it. λ is a number or a 0-dimensional
+    tensor.
     """
 
     @staticmethod
-    def forward(ctx, features, factor):
-        ctx.factor = factor
-        return features.view_as(features)
+    def forward(ctx, f: Tensor, λ: float | Tensor) -> Tensor:
+        ctx.λ = λ
+        return f.view_as(f)
 
     @staticmethod
-    def backward(ctx, gradient):
-        return -ctx.factor * gradient, None
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return -ctx.λ * gradient, None
 
 
 # Convolutions as (filters, kernel size, padding), each with batch norm, ReLU and 2x2 max-pooling.
@@ -37,7 +41,12 @@ class DANN(nn.Module):
     share that is dropped of the last feature maps and of the first hidden units.
     """
 
-    def __init__(self, classes=10, convolutions=PAPER, dropout=0.5):
+    def __init__(
+        self,
+        classes: int = 10,
+        convolutions: Sequence[tuple[int, int, int]] = PAPER,
+        dropout: float = 0.5,
+    ):
         super().__init__()
         layers, channels, side = [], 3, 28
         for filters, kernel, padding in convolutions:
@@ -65,17 +74,17 @@ class DANN(nn.Module):
             nn.Linear(self.width, 100), nn.BatchNorm1d(100), nn.ReLU(), nn.Linear(100, 1)
         )
 
-    def features(self, images):
+    def features(self, images: Tensor) -> Tensor:
         """Return the features (N, width) of images (N, 1 or 3, 28, 28) in [0, 1]."""
         check_image_form(images, channels=images.shape[1] if images.shape[1:2] == (1,) else 3)
         if images.shape[2:] != (28, 28):
             raise ValueError(f"images has shape {tuple(images.shape)}, expected (N, C, 28, 28)")
         return self.feature_extractor(2 * images.expand(-1, 3, -1, -1) - 1)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         """Return the class scores (N, classes) of images (N, 1 or 3, 28, 28) in [0, 1]."""
         return self.label_classifier(self.features(images))
 
-    def domain_logits(self, features, factor):
+    def domain_logits(self, features: Tensor, λ: float | Tensor) -> Tensor:
         """Return the scores (N,) of "target" for features (N, width), behind gradient reversal."""
-        return self.domain_classifier(GradientReversal.apply(features, factor)).squeeze(1)
+        return self.domain_classifier(GradientReversal.apply(features, λ)).squeeze(1)

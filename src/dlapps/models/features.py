@@ -35,10 +35,10 @@ def extract(
     or fewer of images above 224 pixels. It is halved, with a word, as often as the memory does not
     suffice.
     quiet: show no progress bar.
-    With `cache` the features are kept in <data>/cache/, under a name that stands for the images,
-    the network's weights and code, all settings and the versions of torch and torchvision. They are
-    read from there the next time; an extraction that was interrupted goes on from the last
-    `SAVED_EVERY` images.
+    With `cache` the features are kept in cache/ beside the archives, under a name that stands for
+    the images, the network's weights and code, all settings and the versions of torch and
+    torchvision. They are read from there the next time; an extraction that was interrupted goes on
+    from the last `SAVED_EVERY` images.
     Raises ValueError or TypeError for other images, unknown layers, sizes or types, for sizes that
     are too small for the network, and for a batch size or a number of bands below 1;
     FloatingPointError where float16 is too narrow for the network's numbers.
@@ -60,7 +60,7 @@ def extract(
     parts, done = [], 0
     if cache:
         made_from = fingerprint(network.state_dict(), images, *views.made_from(batch_size))
-        path = runtime.writable_data_root() / "cache" / f"features-{network.name}-{made_from}.pt"
+        path = runtime.archives_root() / "cache" / f"features-{network.name}-{made_from}.pt"
         kept = load_checkpoint(path, made_from)
         if kept is not None:
             parts, done = [kept], len(kept[views.layers[0]])

