@@ -5,7 +5,7 @@ NOTEBOOK ?=
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help notebooks figures grade expected readme report site test test-slow bench lint format clean
+.PHONY: help notebooks figures grade expected readme report site student test test-slow bench lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -30,6 +30,9 @@ readme: $(VENV)/.installed ## Write README's results and pictures from figures/f
 
 site: $(VENV)/.installed ## Write the executed notebooks, README and report as a website, build/site/
 	@$(RUN) tools.site --profile $(PROFILE)
+
+student: $(VENV)/.installed ## Write the version to fill in of the notebooks, with checks, to build/student/
+	@$(RUN) tools.student
 
 report: $(VENV)/.installed ## Typeset report/report.pdf with the numbers of figures/PROFILE (PROFILE=full)
 	@$(RUN) tools.report --profile $(PROFILE)

@@ -21,6 +21,7 @@ from dlapps.transfer import fine_tuning
 from dlapps.visualization import (
     attack_measures,
     black_box,
+    class_image_measures,
     class_images,
     saliency,
     saliency_measures,
@@ -246,7 +247,9 @@ CASES = {
         {"classes": st.sampled_from([[], [10], [-1], [0.5]]), "batch_size": not_counts},
     ),
     "recognised": (
-        lambda images=IMAGES, classes=(1, 2): class_images.recognition(SQUEEZENET, images, classes),
+        lambda images=IMAGES, classes=(1, 2): class_image_measures.recognition(
+            SQUEEZENET, images, classes
+        ),
         {"images": not_images, "classes": st.sampled_from([[], [0], [0, 1000], [-1, 0], None])},
     ),
     "with_normalisation": (
@@ -390,8 +393,8 @@ CASES = {
         {"threshold": outside_0_1},
     ),
     "reversal_schedule": (
-        lambda progress=0.5: adaptation.reversal_schedule(progress),
-        {"progress": outside_0_1},
+        lambda p=0.5: adaptation.reversal_schedule(p),
+        {"p": outside_0_1},
     ),
     "fit_linear_svm": (
         lambda features=FEATURES, labels=LABELS, C=1.0, normalisation="l2": transfer.fit_linear_svm(

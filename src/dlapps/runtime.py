@@ -22,6 +22,8 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from tqdm import TqdmWarning, tqdm
 
+from dlapps.student.installation import carrying
+
 PROFILES = ("quick", "full")
 # What computes the numbers beside Python, PyTorch and this package.
 LIBRARIES = ("torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow")
@@ -263,7 +265,7 @@ def run_each(function: Callable, items: Sequence, description: str) -> list:
             torch.set_num_threads(threads)
     with parallel_config("loky", inner_max_num_threads=1):
         results = Parallel(n_jobs=-1, return_as="generator")(
-            delayed(function)(item) for item in items
+            delayed(carrying(function))(item) for item in items
         )
         return list(progress(results, description, len(items)))
 

@@ -67,6 +67,15 @@ def test_shares_of_classes_and_their_distance_from_uniform():
     assert measures.class_shares(torch.zeros(5, dtype=torch.int64))[1] == pytest.approx(0.9)
 
 
+def test_agreement_after_the_best_permutation_needs_a_class_of_its_own_for_each_label():
+    asked = torch.arange(10).repeat(3)
+    assert measures.permuted_agreement(asked, (asked + 3) % 10) == 1
+    assert measures.permuted_agreement(asked, torch.full_like(asked, 7)) == pytest.approx(0.1)
+    # Labels 0 and 1 both give a 5, and the other ones nothing but 2 or 3.
+    predicted = torch.tensor([5, 5, 2, 3, 2, 3])
+    assert measures.permuted_agreement(torch.arange(6), predicted) == pytest.approx(0.5)
+
+
 def untrained():
     runtime.seed_everything(0)
     return Judge().to(runtime.device())
@@ -84,6 +93,8 @@ def test_the_judge_reads_real_digits_and_goes_on_where_it_stopped(tmp_path, inte
     features, classes = judging.features_and_classes(straight, test.images)
     assert features.shape == (len(test), straight.width)
     assert (classes == test.labels).double().mean() > 0.96
+    accuracy = judging.accuracy(straight, test.images, test.labels)
+    assert accuracy == (classes == test.labels).double().mean()
     with torch.inference_mode():
         scores = straight(test.images[:50].to(runtime.device()) / 255)
     assert torch.equal(scores.argmax(1).cpu(), classes[:50])

@@ -11,6 +11,7 @@ from sklearn.svm import LinearSVC
 from torch import nn
 
 from dlapps import transfer
+from dlapps.datasets import ImageSet
 from dlapps.models import pretrained
 
 
@@ -69,7 +70,60 @@ def test_table_leaves_the_network_as_it_was():
     assert not any(module._forward_hooks for module in network.modules())
 
 
+@pytest.mark.parametrize(
+    ("layer", "arguments"),
+    [(nn.Conv2d(3, 64, 3), (3, 64, 3)), (nn.Linear(512, 10), (512, 10))],
+)
+def test_formula_counts_the_tensors_of_a_layer(layer, arguments):
+    expected = sum(p.numel() for p in layer.parameters())
+    assert transfer.count_parameters(*arguments) == expected
+    with pytest.raises(ValueError, match="k is 0, expected at least 1"):
+        transfer.count_parameters(1, 1, k=0)
+
+
 # Predictions
+
+
+def test_softmax_is_that_of_pytorch_and_does_not_overflow():
+    s = torch.randn(4, 7)
+    torch.testing.assert_close(transfer.softmax(s), s.softmax(1))
+    torch.testing.assert_close(transfer.softmax(s[0]), s[0].softmax(0))
+    large = transfer.softmax(torch.tensor([1000.0, 1000.0, -1000.0]))
+    torch.testing.assert_close(large, torch.tensor([0.5, 0.5, 0.0]))
+
+
+def test_top_k_accuracy_counts_the_first_k():
+    names, truths = [["a", "b"], ["c", "a"], ["b", "c"]], ["a", "a", "a"]
+    assert transfer.top_k_accuracy(names, truths, 1) == pytest.approx(1 / 3)
+    assert transfer.top_k_accuracy(names, truths, 2) == pytest.approx(2 / 3)
+
+
+def test_true_class_scores_are_of_the_true_class(squeezenet):
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    p = squeezenet(squeezenet.prepare(images)).softmax(1)
+    labels = torch.stack([p[0].argmax(), p[1].argmax(), p[2].argmin()])
+    data = ImageSet(images, labels, squeezenet.categories, "noise")
+    found = transfer.true_class_scores(squeezenet, data)
+    assert found["top-1"] == pytest.approx(2 / 3)
+    expected = (p[0].max() + p[1].max() + p[2].min()) / 3
+    assert found["probability of the true class"] == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("last", ["confident mistake", "uncertain"])
+def test_example_cases_are_chosen_by_rule(last):
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 16, 16)
+    images = images * 10 + torch.arange(16, dtype=torch.uint8).view(1, 1, 16, 1)
+    p = np.array([[0.5, 0.3], [0.9, 0.1], [0.6, 0.1], [0.8, 0.05], [0.55, 0.45]])
+    names = [["a", "b"]] * 5
+    truths = ["a", "a", "b" if last == "confident mistake" else "a", "a", "a"]
+    cases = transfer.example_cases(images, truths, names, p)
+    chosen = [1, 1, 1, 1, 3, 4, 2] if last == "confident mistake" else [1, 1, 1, 1, 3, 4, 0]
+    for case, i in zip(cases, chosen, strict=True):
+        assert case.truth == truths[i] and case.image.shape == (3, 16, 16)
+        assert (case.image.int() // 5 * 5 - images[i].int()).abs().max() < 20
+    assert cases[-1].caption == last
+    assert torch.equal(cases[2].image, images[1].flip(1))
+    assert torch.equal(cases[4].image, images[3])
 
 
 def test_top_k_is_the_sorted_softmax(squeezenet):
@@ -111,6 +165,22 @@ def test_images_of_another_type_are_predicted(squeezenet):
 
 
 # Filters
+
+
+def test_contrasting_images_are_colourful_grey_and_textured():
+    images = torch.full((4, 3, 8, 8), 100, dtype=torch.uint8)
+    images[2, 0] = 200  # a colour
+    images[0, :, :, ::2] = 110  # a texture
+    images[3, :, :, ::2] = 150  # a stronger one
+    images[0, 1], images[3, 1] = images[0, 1] + 3, images[3, 1] + 5  # a little colour
+    assert transfer.contrasting_images(images) == [2, 1, 3]
+
+
+def test_a_filter_without_a_varying_map_is_dead():
+    shares = torch.tensor([[0.1, 0.8, 0.1], [0.7, 0.2, 0.1], [0.0, 0.1, 0.9], [0.5, 0.3, 0.2]])
+    maps = torch.rand(2, 4, 5, 5) * torch.tensor([1, 2, 1, 1e-5]).view(1, 4, 1, 1)
+    kinds = [transfer.PARTS[i] for i in transfer.largest_parts(shares, maps)]
+    assert kinds == ["pattern", "light", "colour", "dead"]
 
 
 def test_shares_of_pure_filters():
@@ -259,6 +329,37 @@ def test_two_classes_are_evaluated_as_scikit_learn_predicts_them():
     assert result.confusion.trace() / len(labels) == result.accuracy
 
 
+def test_an_evaluation_knows_its_mistakes_and_its_interval():
+    scores = np.array([[3, 1, 0], [0, 1, 0.5], [5, 1, 0], [0, 2, 6], [2, 2.5, 0], [0, 0, 1]])
+    result = transfer.evaluate_scores(scores, [0, 1, 1, 1, 0, 2])
+    np.testing.assert_array_equal(result.predictions, [0, 1, 0, 2, 1, 2])
+    assert result.accuracy == pytest.approx(0.5)
+    np.testing.assert_allclose(result.recall, [1 / 2, 1 / 3, 1])
+    np.testing.assert_array_equal(result.most_confident_mistakes(), [2, 3, 4])
+    np.testing.assert_array_equal(result.most_confident_mistakes(1), [2])
+    assert result.most_frequent_mistake() == (0, 1)
+    assert result.interval == pytest.approx(1.96 * np.sqrt(0.5 * 0.5 / 6))
+
+
+def test_change_counts_the_images_on_which_two_classifiers_disagree():
+    labels = np.zeros(400, int)
+    wrong = np.eye(2)[(np.arange(400) % 10 > 1).astype(int)]  # 80 of 400 are right
+    first = transfer.evaluate_scores(wrong, labels)
+    better = wrong.copy()
+    better[(labels == 0) & (np.arange(400) % 40 == 5)] = [1, 0]  # 10 more of them
+    second = transfer.evaluate_scores(better, labels)
+    table = transfer.compare_evaluations({"a": first, "b": second})
+    gained = (first.predictions != 0) & (second.predictions == 0)
+    d = gained.astype(float)
+    assert table["classifier"].tolist() == ["a", "b"]
+    assert table["change"].tolist() == pytest.approx([0, d.mean()])
+    assert table["interval"].tolist() == pytest.approx([0, 1.96 * d.std(ddof=1) / 20])
+    back = transfer.accuracy_change(second, first)
+    assert back == pytest.approx((-d.mean(), 1.96 * d.std(ddof=1) / 20))
+    with pytest.raises(ValueError, match="expected the same test images"):
+        transfer.accuracy_change(first, transfer.evaluate_scores(wrong, labels + 1))
+
+
 # Choosing and comparing
 
 
@@ -291,7 +392,7 @@ def test_study_is_what_each_row_gives_alone():
     splits = transfer.random_splits(np.concatenate([train_labels, test_labels]), 20, 3)
     table = transfer.classifier_study(
         {"a": train, "b": train[:, :4]}, train_labels, {"a": test, "b": test[:, :4]}, test_labels,
-        normalisations=["raw", "l2"], Cs=[0.001, 1], splits=splits,
+        settings=[("raw", 0.001), ("raw", 1), ("l2", 0.001), ("l2", 1)], splits=splits,
     )  # fmt: skip
     assert table[["layer", "normalisation", "C"]].to_records(index=False).tolist() == [
         (layer, normalisation, C)
@@ -315,13 +416,53 @@ def test_study_is_what_each_row_gives_alone():
 def test_validation_never_sees_the_test_set():
     train, labels = blobs(60, seed=0)
     splits = transfer.random_splits(np.concatenate([labels, labels]), 30, 2)
-    options = {"normalisations": ["l2"], "Cs": [1], "splits": splits}
     tables = [
-        transfer.classifier_study({"a": train}, labels, {"a": test}, labels, **options)
+        transfer.classifier_study({"a": train}, labels, {"a": test}, labels, splits=splits)
         for test in (train, -train)
     ]
     assert tables[0]["validation"].equals(tables[1]["validation"])
     assert not tables[0]["accuracy"].equals(tables[1]["accuracy"])
+
+
+def test_combination_with_the_highest_validation_is_chosen(squeezenet):
+    images = torch.randint(0, 256, (12, 1, 64, 64), dtype=torch.uint8)
+    view = transfer.view(squeezenet, 64, images[:8], images[8:], bands=2)
+    assert [*view.train] == ["fire8", "fire9"] and len(view.test["fire8"]) == 4
+    whole, _ = view.without_bands()
+    bands = view.train["fire9"]
+    torch.testing.assert_close(whole, (bands[:, :512] + bands[:, 512:]) / 2)
+    names = [*transfer.combinations({"a": view, "b": view})]
+    assert names == [
+        "a: fire9, without bands", "a: fire9", "a: fire8, fire9",
+        "b: fire9, without bands", "b: fire9", "b: fire8, fire9",
+        "all of them: last layers", "all of them: all layers",
+    ]  # fmt: skip
+
+    (good, labels), (test, test_labels) = blobs(60, seed=0), blobs(30, seed=1)
+    noise = np.random.default_rng(2).normal(size=(60, 8)), np.ones((30, 8))
+    table, best = transfer.compare_combinations(
+        {"noise": [noise], "good": [(good, test)], "all": [(good, test), (good, test)]},
+        labels,
+        test_labels,
+    )
+    assert table["features"].tolist() == ["noise", "good", "all", "all"]
+    assert table["normalisation"].tolist() == ["l2", "l2", "l2", "signed root"]
+    assert table["validation"].tolist()[0] < 0.7 and table["validation"].tolist()[1:] == [1, 1, 1]
+    assert (best.name, best.normalisation, best.C) == ("all", "signed root", 2)
+    assert best.train.shape == (60, 16) and best.evaluation.accuracy == 1
+
+
+def test_extractions_are_timed_and_agree(squeezenet):
+    images = torch.randint(0, 256, (3, 1, 64, 64), dtype=torch.uint8)
+    table, found = transfer.compare_extractions(squeezenet, images, 64, repeats=1)
+    assert table["way"].tolist() == [*found]
+    assert table["speed-up"][0] == 1 and (table["images per second"] > 0).all()
+    expected = squeezenet.features(squeezenet.prepare(images, 64), ["fire9"])["fire9"]
+    *exact, half = found.values()
+    for features in exact:
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(half, expected, rtol=0.1, atol=0.1 * expected.abs().max().item())
+    assert table["largest change"][1] == (exact[1] - exact[0]).abs().max()
 
 
 def test_pca_keeps_the_variance_that_there_is():
@@ -356,6 +497,15 @@ def test_training_mode_gives_other_answers_and_leaves_no_trace(squeezenet):
     assert not torch.equal(transfer.training_mode_passes(squeezenet, images, 3, seed=1), passes)
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(module.training for module in squeezenet.modules())
+
+
+def test_first_choice_is_followed_through_the_passes():
+    evaluation = torch.tensor([[0.7, 0.3], [0.4, 0.6]])
+    passes = torch.tensor([[[0.6, 0.4], [0.5, 0.5]], [[0.2, 0.8], [0.1, 0.9]]])
+    passes[0, 1] = torch.tensor([0.55, 0.45])
+    belief, changed = transfer.follow_first_choice(passes, evaluation)
+    torch.testing.assert_close(belief, torch.tensor([[0.6, 0.45], [0.2, 0.9]]))
+    assert changed.tolist() == [0.5, 0.5]
 
 
 def test_training_mode_leaves_the_generators_alone(squeezenet):

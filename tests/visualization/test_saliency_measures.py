@@ -173,3 +173,73 @@ def test_curves_refuse(change, message):
     arguments = {"images": image, "labels": [1], "maps": knowing(image), "mode": "deletion"}
     with pytest.raises(ValueError, match=message):
         measures.perturbation_curves(network, **arguments | change)
+
+
+def test_faithfulness_is_large_for_a_map_that_knows_and_small_for_one_that_errs():
+    network, image = bright_spot()
+    right = measures.faithfulness(network, image, [1], knowing(image), steps=8)
+    wrong = measures.faithfulness(network, image, [1], -knowing(image), steps=8)
+    # Half a step of each curve is the way from one end to the other, of p and of nearly nothing.
+    assert right.item() == pytest.approx(1 - 1 / 8, abs=0.01)
+    assert wrong.item() == pytest.approx(-(1 - 1 / 8), abs=0.01)
+
+
+def test_judging_adds_two_controls_and_names_the_numbers():
+    network, image = bright_spot()
+    images = image.expand(3, -1, -1, -1)
+    table, curves = measures.judge(network, images, [1, 1, 1], {"knows": knowing(images)}, steps=4)
+    assert table["map"].tolist() == ["knows", "random", "centre"]
+    best, random, _ = table.to_dict("records")
+    assert best["insertion"] > random["insertion"] and best["deletion"] < random["deletion"]
+    assert best["insertion beats random"] > 0.5 and best["deletion beats random"] > 0.5
+    assert random["insertion beats random"] is None or np.isnan(random["insertion beats random"])
+    expected = measures.perturbation_curves(
+        network, images, [1, 1, 1], knowing(images), "insertion", 4
+    )
+    np.testing.assert_array_equal(curves["insertion"]["knows"], expected.mean(0))
+    named = measures.areas(table, " of it")
+    assert list(named["numbers"]) == list(named["unit"]) and len(named["unit"]) == 12
+    assert named["numbers"]["insertion auc knows of it"] == best["insertion"]
+    assert named["numbers"]["deletion auc random interval of it"] == random["deletion, 95 %"]
+
+
+def test_concentration_of_an_even_map_is_the_share_and_of_a_spot_is_all():
+    maps = torch.ones(2, 10, 10)
+    maps[1] = 0
+    maps[1, 3, 4] = 2.0
+    assert measures.concentration(maps).tolist() == pytest.approx([0.1, 1.0])
+    assert measures.concentration(maps, share=0.5)[0].item() == pytest.approx(0.5)
+
+
+def test_a_map_that_does_not_look_at_the_network_stays():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 4))
+    images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    methods = {
+        "edges": lambda network, images, labels: images.mean(1),
+        "weights": lambda network, images, labels: (
+            network[1].weight.detach()[labels, :36].view(-1, 6, 6)
+        ),
+        "even": lambda network, images, labels: torch.ones(len(images), 6, 6),
+    }
+    labels = torch.tensor([0, 2])
+    maps = {name: method(network, images, labels) for name, method in methods.items()}
+    left = measures.after_randomising(network, images, labels, methods, maps, [0, 1])
+    assert left.index.tolist() == [0, 1]
+    assert left["edges"].tolist() == pytest.approx([1, 1])
+    assert left["weights"][0] == pytest.approx(1) and abs(left["weights"][1]) < 0.5
+    assert left["even"].tolist() == [0, 0]  # one value ranks nothing
+
+
+def test_agreement_is_with_the_first_network_at_its_size():
+    generator = torch.Generator().manual_seed(0)
+    maps = {"one": torch.rand(3, 8, 8, generator=generator)}
+    maps["same"], maps["opposite"] = maps["one"], 1 - maps["one"]
+    maps["double"] = maps["one"].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    classes = dict.fromkeys(maps, torch.tensor([1, 2, 3]))
+    classes["opposite"] = torch.tensor([0, 0, 0])
+    found = measures.agreement(classes, maps)
+    assert found["same"]["correlation"] == pytest.approx(1)
+    assert found["opposite"]["correlation"] == pytest.approx(-1)
+    assert found["double"]["correlation"] > 0.9
+    assert found["one"]["same prediction"] == 1 and found["opposite"]["same prediction"] == 0
+    assert np.isnan(found["opposite"]["correlation, same prediction"])

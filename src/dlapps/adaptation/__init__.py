@@ -7,7 +7,22 @@ from dlapps.adaptation.dann import (
     features_of_both,
     reversal_schedule,
 )
+from dlapps.adaptation.experiments import (
+    Experiment,
+    Runs,
+    disagreements,
+    last_epoch,
+    last_round,
+    learning_curves,
+    mean_and_deviation,
+    mean_table,
+    over_seeds,
+    round_curves,
+    round_table,
+    table,
+)
 from dlapps.adaptation.self_training import pseudo_labels, self_train
+from dlapps.adaptation.separability import features, plane, separability
 from dlapps.adaptation.settings import Settings
 from dlapps.adaptation.teacher import (
     augment,
@@ -15,10 +30,11 @@ from dlapps.adaptation.teacher import (
     pseudo_label_loss,
     self_training_step,
 )
-from dlapps.adaptation.trainer import RECORDED, accuracy, predict, train
+from dlapps.adaptation.trainer import accuracy, predict, train
 
 __all__ = [
-    "RECORDED",
+    "Experiment",
+    "Runs",
     "Settings",
     "accuracy",
     "adapt_batch_norm",
@@ -26,13 +42,26 @@ __all__ = [
     "augment",
     "consistency_loss",
     "dann_step",
+    "disagreements",
+    "features",
     "features_of_both",
     "frozen_averages",
+    "last_epoch",
+    "last_round",
+    "learning_curves",
+    "mean_and_deviation",
+    "mean_table",
+    "over_seeds",
+    "plane",
     "predict",
     "pseudo_label_loss",
     "pseudo_labels",
     "reversal_schedule",
+    "round_curves",
+    "round_table",
     "self_train",
     "self_training_step",
+    "separability",
+    "table",
     "train",
 ]

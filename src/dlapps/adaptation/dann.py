@@ -3,43 +3,53 @@
 import math
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from dlapps import steps
 from dlapps.adaptation.batch_norm import frozen_averages
+from dlapps.models.dann import DANN
 
 
-def reversal_schedule(progress):
-    """Return 2 / (1 + exp(-10 p)) - 1 for the share p of the training done, in [0, 1].
+def reversal_schedule(p: float) -> float:
+    """Return λ(p) = 2 / (1 + exp(-10 p)) - 1 for the share p of the training done, in [0, 1].
 
     The factor of gradient reversal grows from 0 to 1, so that the features first learn the digits
     (Ganin et al., JMLR 2016, section 5.2.2).
     """
-    if not 0 <= progress <= 1:
-        raise ValueError(f"progress is {progress}, expected a share in [0, 1]")
-    return 2 / (1 + math.exp(-10 * progress)) - 1
+    if not 0 <= p <= 1:
+        raise ValueError(f"p is {p}, expected a share in [0, 1]")
+    return 2 / (1 + math.exp(-10 * p)) - 1
 
 
-def adversarial_loss(network, source_features, target_features, factor, joint=False):
+def adversarial_loss(
+    network: DANN, f_s: Tensor, f_t: Tensor, λ: float | Tensor, joint: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the domain loss behind gradient reversal (nats), and the domain classifier's accuracy.
 
-    Each domain passes the domain classifier as a batch of its own, or both as one if `joint`. The
-    loss is the sum over both domains: 2 log 2 = 1.386 at chance. Its gradient reaches the features
-    (N, D) multiplied by -factor (Ganin et al., JMLR 2016, eq. 9).
+        L_d = mean of -log(1 - σ(s_s)) + mean of -log σ(s_t),    s = G_d(R_λ(f)),
+
+    for the features f_s and f_t (N, D) of source and target and the scores s of "target": 2 log 2 =
+    1.386 at chance. Its gradient reaches the features multiplied by -λ (Ganin et al., JMLR 2016,
+    eq. 9). Each domain is a batch of its own for the domain classifier, or both are one if `joint`.
     """
+    s_s, s_t = _domain_scores(network, f_s, f_t, λ, joint)
+    L_d = F.softplus(s_s).mean() + F.softplus(-s_t).mean()
+    accuracy = ((s_s < 0).float().mean() + (s_t > 0).float().mean()) / 2
+    return L_d, accuracy
+
+
+def _domain_scores(network, f_s, f_t, λ, joint):
     if joint:
-        logits = network.domain_logits(torch.cat([source_features, target_features]), factor)
-        source_logits, target_logits = logits.split([len(source_features), len(target_features)])
-    else:
-        source_logits = network.domain_logits(source_features, factor)
-        target_logits = network.domain_logits(target_features, factor)
-    loss = F.softplus(source_logits).mean() + F.softplus(-target_logits).mean()
-    with torch.no_grad():
-        accuracy = ((source_logits < 0).float().mean() + (target_logits > 0).float().mean()) / 2
-    return loss, accuracy
+        both = network.domain_logits(torch.cat([f_s, f_t]), λ)
+        return both.split([len(f_s), len(f_t)])
+    return network.domain_logits(f_s, λ), network.domain_logits(f_t, λ)
 
 
-def features_of_both(network, x_s, x_t, joint):
+def features_of_both(
+    network: DANN, x_s: Tensor, x_t: Tensor, joint: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the features of source and target, each by the statistics of its own batch.
 
     Those of the target do not enter batch norm's averages. If `joint`, both are one batch.
@@ -52,15 +62,24 @@ def features_of_both(network, x_s, x_t, joint):
         return f_s, network.features(x_t)
 
 
-def dann_step(network, optimizer, x_s, y_s, x_t, λ, joint=False):
+def dann_step(
+    network: DANN,
+    optimizer: Optimizer,
+    x_s: Tensor,
+    y_s: Tensor,
+    x_t: Tensor,
+    λ: float | Tensor,
+    joint: bool = False,
+) -> dict[str, Tensor]:
     """Update a `DANN` on images x_s with labels y_s, and x_t without (Ganin et al., 2016, eq. 9).
 
-        L = L_y(G_y(f_s), y_s) + L_d(G_d(R_λ(f_s)), 0) + L_d(G_d(R_λ(f_t)), 1),  f = G_f(x),
+        L = L_y + L_d,    L_y = CE(G_y(f_s), y_s),    f = G_f(x),
 
-    with R_λ the reversal of the gradient: G_f climbs λ L_d while G_d descends L_d.
+    with L_d the `adversarial_loss` of f_s and f_t: G_f climbs λ L_d while G_d descends L_d.
+    Returns `label_loss`, `domain_loss` (nats) and `domain_accuracy`.
     """
     f_s, f_t = features_of_both(network, x_s, x_t, joint)
     L_y = F.cross_entropy(network.label_classifier(f_s), y_s)
-    L_d, right = adversarial_loss(network, f_s, f_t, λ, joint)
+    L_d, accuracy = adversarial_loss(network, f_s, f_t, λ, joint)
     steps.update(optimizer, L_y + L_d)
-    return {"label_loss": L_y, "domain_loss": L_d, "domain_accuracy": right}
+    return {"label_loss": L_y, "domain_loss": L_d, "domain_accuracy": accuracy}

@@ -16,13 +16,13 @@ class Settings:
     """How a network is trained: the learning rate falls to 0 along half a cosine.
 
     reversal: the factor of gradient reversal: "scheduled" (from 0 to 1), a number, or None for no
-    domain classifier. With 0 the domain classifier learns and the features take no notice of it;
-    a negative factor leaves the gradient's sign, and the features help it.
+    domain classifier. With 0 it learns without any influence on the features; with a negative
+    factor the gradient keeps its sign, and the features help it.
     joint: whether batch norm normalises one batch of both domains, and by averages over both in
     tests; otherwise each domain by its own batch and, in tests, by its own averages.
     augment: None, "shape" or "shape and colour", see `augment`.
-    consistency: the weight of the loss of `consistency_loss`, 0 for none; `confidence` is how sure
-    the teacher must be of a label, `decay` how slowly it follows.
+    consistency: the weight of the `consistency_loss`, 0 for none; `confidence` is the probability
+    from which on a label of the teacher is accepted, `decay` that of its running average.
     """
 
     epochs: int = 10
@@ -36,6 +36,11 @@ class Settings:
     confidence: float = 0.9
     decay: float = 0.99
     seed: int = 0
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether the training looks at images of the target."""
+        return self.reversal is not None or self.consistency > 0
 
     def __post_init__(self):
         check_counts(epochs=self.epochs, batch_size=self.batch_size)

@@ -1,35 +1,43 @@
 """Learning from labels that networks gave: an averaged teacher's, and pseudo-labels."""
 
 import copy
+from contextlib import nullcontext
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.optim import Optimizer
 
 from dlapps import steps, views
-from dlapps.adaptation.batch_norm import frozen_averages
+from dlapps.adaptation.batch_norm import batch_norms, frozen_averages
 from dlapps.adaptation.dann import adversarial_loss, features_of_both
+from dlapps.adaptation.settings import Settings
+from dlapps.models.dann import DANN
 
 
-def consistency_loss(scores, teacher_scores, confidence):
+def consistency_loss(
+    scores: Tensor, teacher_scores: Tensor, confidence: float
+) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of scores (N, K) to the labels that a teacher is sure of (nats).
 
-    The mean over all N rows, where those count 0 whose largest probability by the teacher is below
-    `confidence`. Also returned: the share of the rows that count.
+        L_c = 1/N sum over n with max_k p_nk >= confidence of CE(scores_n, ŷ_n),
+
+    with p the teacher's probabilities and ŷ_n = argmax_k p_nk. Also returned: the share of the rows
+    that are accepted, which those in the sum are.
 
     The teacher has the running average of the student's weights (Tarvainen, Valpola: "Mean
     teachers", NeurIPS 2017; for domain adaptation French, Mackiewicz, Fisher: "Self-ensembling for
     visual domain adaptation", ICLR 2018). It sees the image itself and the student a view of it;
     a confidence decides which labels count (FixMatch, Sohn et al., NeurIPS 2020).
     """
-    probabilities, labels = teacher_scores.softmax(1).max(1)
-    sure = probabilities >= confidence
-    losses = F.cross_entropy(scores, labels, reduction="none")
-    return (losses * sure).mean(), sure.float().mean()
+    p, ŷ = teacher_scores.softmax(1).max(1)
+    accepted = p >= confidence
+    losses = F.cross_entropy(scores, ŷ, reduction="none")
+    return (losses * accepted).mean(), accepted.float().mean()
 
 
-def pseudo_label_loss(scores, labels):
+def pseudo_label_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of scores (N, K) to labels (N,), -1 for none (nats).
 
     The mean over the images that have a label, 0 if none has one (Lee, ICML workshop 2013, eq. 15).
@@ -38,7 +46,7 @@ def pseudo_label_loss(scores, labels):
     return total / (labels >= 0).sum().clamp(min=1)
 
 
-def augment(images, kind):
+def augment(images: Tensor, kind: str | None) -> Tensor:
     """Return a random view of each image (N, C, 28, 28) in [0, 1]; the images if `kind` is None.
 
     "shape": rotated, scaled and shifted (`views.random_affine`); "shape and colour": in other
@@ -50,7 +58,15 @@ def augment(images, kind):
     return views.random_colours(images) if kind == "shape and colour" else images
 
 
-def self_training_step(network, optimizer, source, target, λ, teacher, settings):
+def self_training_step(
+    network: DANN,
+    optimizer: Optimizer,
+    source: tuple[Tensor, Tensor],
+    target: tuple[Tensor, Tensor | None],
+    λ: float | Tensor | None,
+    teacher: DANN | None,
+    settings: Settings,
+) -> dict[str, Tensor]:
     """Update a `DANN` on the source, and on labels of the target that networks gave.
 
         L = L_y + L_d + L_ŷ + ω L_c,
@@ -65,11 +81,10 @@ def self_training_step(network, optimizer, source, target, λ, teacher, settings
     L = L_y = F.cross_entropy(network.label_classifier(f_s), y_s)
     found = {"label_loss": L_y}
     if λ is not None:
-        found["domain_loss"], found["domain_accuracy"] = adversarial_loss(
-            network, f_s, f_t, λ, joint
-        )
-        L = L + found["domain_loss"]
-    with frozen_averages(network, not joint):
+        L_d, accuracy = adversarial_loss(network, f_s, f_t, λ, joint)
+        found |= {"domain_loss": L_d, "domain_accuracy": accuracy}
+        L = L + L_d
+    with nullcontext() if joint else frozen_averages(network):
         scores = network.label_classifier(f_t)
     if ŷ_t is not None:
         L = L + pseudo_label_loss(scores, ŷ_t)
@@ -82,12 +97,12 @@ def self_training_step(network, optimizer, source, target, λ, teacher, settings
     return found
 
 
-def teacher_of(network):
-    """Return a copy that reads each batch by its own statistics, without dropout and averages."""
+def teacher_of(network: DANN) -> DANN:
+    """Return a copy that normalises each batch by its own statistics, without dropout."""
     teacher = copy.deepcopy(network).requires_grad_(False).train()
+    for norm in batch_norms(teacher):
+        norm.track_running_stats = False
     for module in teacher.modules():
-        if isinstance(module, _BatchNorm):
-            module.track_running_stats = False
-        elif isinstance(module, _DropoutNd):
+        if isinstance(module, _DropoutNd):
             module.p = 0.0
     return teacher

@@ -1,5 +1,6 @@
 """Practical 4, generative adversarial networks: losses, training, sampling, figures of merit."""
 
+from dlapps.gans.benchmark import Benchmark, compare, make_benchmark
 from dlapps.gans.losses import (
     LOSSES,
     RECORDED,
@@ -9,18 +10,37 @@ from dlapps.gans.losses import (
     gradient_length,
     gradient_penalty,
 )
+from dlapps.gans.measures import UNITS
+from dlapps.gans.reports import (
+    as_records,
+    budget_table,
+    ending_records,
+    failures_in_words,
+    measure_table,
+    training_panels,
+)
 from dlapps.gans.sampling import fixed_inputs, generate, interpolate, label_grid, spread
 from dlapps.gans.trainer import History, Settings, failures, train
+from dlapps.gans.variants import Outcome, Variant, run_all, train_variant
 from dlapps.gans.writing_style import explained_variance, handwriting
 
 __all__ = [
     "LOSSES",
     "RECORDED",
+    "UNITS",
+    "Benchmark",
     "History",
+    "Outcome",
     "Settings",
+    "Variant",
+    "as_records",
+    "budget_table",
+    "compare",
     "discriminator_loss",
+    "ending_records",
     "explained_variance",
     "failures",
+    "failures_in_words",
     "fixed_inputs",
     "gan_step",
     "generate",
@@ -30,6 +50,11 @@ __all__ = [
     "handwriting",
     "interpolate",
     "label_grid",
+    "make_benchmark",
+    "measure_table",
+    "run_all",
     "spread",
     "train",
+    "train_variant",
+    "training_panels",
 ]

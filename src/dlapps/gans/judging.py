@@ -1,14 +1,25 @@
 """Training a classifier to judge generated images, and what it sees in them."""
 
+from pathlib import Path
+
 import torch
+from torch import Tensor, nn
 
 from dlapps import steps, training, views
 from dlapps.models.checks import check_counts, check_uint8_images
 
 
 def train_judge(
-    judge, images, labels, *, epochs=6, batch_size=128, seed=0, checkpoint=None, description="judge"
-):
+    judge: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int = 6,
+    batch_size: int = 128,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    description: str = "judge",
+) -> None:
     """Train a classifier in place on uint8 images (N, C, 32, 32), turned and shifted a little.
 
     Adam, whose rate of 0.002 falls to 0 along half a cosine. `checkpoint`: see `training.run`.
@@ -45,7 +56,9 @@ def train_judge(
     judge.eval()
 
 
-def features_and_classes(judge, images, batch_size=500):
+def features_and_classes(
+    judge: nn.Module, images: Tensor, batch_size: int = 500
+) -> tuple[Tensor, Tensor]:
     """Return features (N, D) and the most likely class (N,) of uint8 images (N, C, 32, 32)."""
     check_uint8_images(images)
     device = next(judge.parameters()).device
@@ -57,3 +70,8 @@ def features_and_classes(judge, images, batch_size=500):
         features = torch.cat(features)
         classes = judge.head(features).argmax(1)
     return features.cpu(), classes.cpu()
+
+
+def accuracy(judge: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Return the share of uint8 images (N, C, 32, 32) that the judge classifies as labelled."""
+    return (features_and_classes(judge, images)[1] == labels).double().mean().item()

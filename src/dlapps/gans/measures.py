@@ -6,10 +6,24 @@ A set of real images against another one gives the value that could be reached a
 import warnings
 
 import torch
-from torch import nn
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from dlapps import runtime
+
+UNITS = {
+    "frechet": "Fréchet distance in the judge's features",
+    "precision": "share of generated images",
+    "recall": "share of real images",
+    "density": "real neighbourhoods around a generated image, of 5",
+    "coverage": "share of real images",
+    "variation": "total variation from uniform shares",
+    "agreement": "share of generated images classified as asked",
+    "permuted agreement": "share of generated images, after the best permutation of the labels",
+    "class coverage": "share of real images, mean of the classes",
+    "gan train": "accuracy on real test images",
+}
 
 
 class _Given(nn.Module):
@@ -23,7 +37,7 @@ class _Given(nn.Module):
         return features
 
 
-def frechet_distance(real, fake):
+def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """Return the Fréchet distance of two sets of features (N, D) and (M, D).
 
     |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½) of their means and covariances (Heusel et al., NeurIPS
@@ -43,20 +57,22 @@ def frechet_distance(real, fake):
     return max(distance.compute().item(), 0.0)
 
 
-def radii(features, count=5):
+def radii(features: Tensor, count: int = 5) -> Tensor:
     """Return how far the `count`-th nearest neighbour of each of the features (N, D) is, (N,).
 
     On the device that computes, in double precision. Raises ValueError for `count` rows or fewer.
     """
     if len(features) <= count:
         raise ValueError(f"features has {len(features)} rows, expected more than {count}")
-    features = _placed(features)
+    features = _on_device(features)
     # The nearest of all is the image itself.
-    parts = [torch.cdist(part, features).kthvalue(count + 1).values for part in _parts(features)]
-    return torch.cat(parts)
+    chunks = [torch.cdist(part, features).kthvalue(count + 1).values for part in _chunks(features)]
+    return torch.cat(chunks)
 
 
-def neighbourhoods(real, fake, count=5, real_radii=None):
+def neighbourhoods(
+    real: Tensor, fake: Tensor, count: int = 5, real_radii: Tensor | None = None
+) -> dict[str, float]:
     """Return precision, recall, density and coverage of features fake (M, D) against real (N, D).
 
     The neighbourhood of an image is the ball up to its `count`-th nearest neighbour in its own set
@@ -69,30 +85,37 @@ def neighbourhoods(real, fake, count=5, real_radii=None):
     """
     fake_radii = radii(fake, count)
     real_radii = radii(real, count) if real_radii is None else real_radii
-    real, fake = _placed(real), _placed(fake)
+    real, fake = _on_device(real), _on_device(fake)
     inside_real, inside_fake, nearest = [], torch.zeros(len(real)).to(real), []
-    for part, radius in zip(_parts(fake), _parts(fake_radii), strict=True):
+    for part, radius in zip(_chunks(fake), _chunks(fake_radii), strict=True):
         distances = torch.cdist(real, part)
         inside_real.append((distances <= real_radii[:, None]).sum(0))
         inside_fake += (distances <= radius).sum(1)
         nearest.append(distances.amin(1))
     inside_real = torch.cat(inside_real).double()
     covered = torch.stack(nearest).amin(0) <= real_radii
-    found = (inside_real > 0, inside_fake > 0, inside_real / count, covered)
-    shares = torch.stack([values.double().mean() for values in found]).tolist()
+    counted = (inside_real > 0, inside_fake > 0, inside_real / count, covered)
+    shares = torch.stack([values.double().mean() for values in counted]).tolist()
     return dict(zip(("precision", "recall", "density", "coverage"), shares, strict=True))
 
 
-def class_radii(features, classes, count=5):
+def class_radii(features: Tensor, classes: Tensor, count: int = 5) -> Tensor:
     """Return `radii` of the features (N, D) among those of their own class, (N,)."""
-    found = torch.empty(len(features), dtype=torch.float64, device=runtime.device())
+    own_radii = torch.empty(len(features), dtype=torch.float64, device=runtime.device())
     for y in classes.unique():
-        own = (classes == y).to(found.device)
-        found[own] = radii(features[classes == y], count)
-    return found
+        own = (classes == y).to(own_radii.device)
+        own_radii[own] = radii(features[classes == y], count)
+    return own_radii
 
 
-def class_coverage(real, real_classes, fake, fake_classes, count=5, real_radii=None):
+def class_coverage(
+    real: Tensor,
+    real_classes: Tensor,
+    fake: Tensor,
+    fake_classes: Tensor,
+    count: int = 5,
+    real_radii: Tensor | None = None,
+) -> float:
     """Return the mean over the classes of the coverage within a class, see `neighbourhoods`.
 
     `real_radii` may be handed over, see `class_radii`.
@@ -107,15 +130,15 @@ def class_coverage(real, real_classes, fake, fake_classes, count=5, real_radii=N
     return sum(shares) / len(shares)
 
 
-def _placed(features):
+def _on_device(features):
     return features.to(runtime.device(), torch.float64)
 
 
-def _parts(rows):
+def _chunks(rows):
     return rows.split(1000)  # not all distances at once
 
 
-def class_shares(classes, count=10):
+def class_shares(classes: Tensor, count: int = 10) -> tuple[Tensor, float]:
     """Return the share of each of `count` classes, and their total variation from uniform shares.
 
     The variation is half the sum of the absolute differences: 0 if all classes are as frequent,
@@ -123,3 +146,14 @@ def class_shares(classes, count=10):
     """
     shares = torch.bincount(classes, minlength=count) / len(classes)
     return shares, (shares - 1 / count).abs().sum().item() / 2
+
+
+def permuted_agreement(asked: Tensor, predicted: Tensor, count: int = 10) -> float:
+    """Return the share of predicted classes (N,) that are the ones asked for, renamed at best.
+
+    Over all permutations of the `count` labels, found by the Hungarian algorithm: 1 if each label
+    stands for one class of its own, whichever it is.
+    """
+    confusion = torch.bincount(asked * count + predicted, minlength=count**2).view(count, count)
+    rows, columns = linear_sum_assignment(confusion.numpy(), maximize=True)
+    return confusion[rows, columns].sum().item() / len(asked)

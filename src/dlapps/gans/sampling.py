@@ -1,12 +1,13 @@
 """Noise and labels for a generator, and what it makes of them."""
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlapps.models.checks import check_uint8_images
 
 
-def check_classes(labels, classes):
+def check_classes(labels: Tensor | None, classes: int | None) -> None:
     """Raise ValueError unless labels, or None, are numbers of classes, if there are classes."""
     if labels is not None and classes is not None and len(labels):
         low, high = labels.min().item(), labels.max().item()
@@ -14,7 +15,9 @@ def check_classes(labels, classes):
             raise ValueError(f"labels has values in [{low}, {high}], expected 0 to {classes - 1}")
 
 
-def fixed_inputs(generator, count=80, seed=0):
+def fixed_inputs(
+    generator: nn.Module, count: int = 80, seed: int = 0
+) -> tuple[Tensor, Tensor | None]:
     """Return (z (count, latent), labels (count,) or None): noise to watch a training by.
 
     Labels run through the classes, so that in rows of as many images each column is one class.
@@ -24,8 +27,12 @@ def fixed_inputs(generator, count=80, seed=0):
     return z, labels
 
 
-def label_grid(generator, columns=10, seed=0):
-    """Return (z, labels) for a grid with one noise vector a column and one label a row."""
+def label_grid(generator: nn.Module, columns: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return (z, labels) for a grid with one noise vector per column and one label per row.
+
+    Both have one row for each image, row by row of the grid: z (classes * columns, latent), normal,
+    and labels (classes * columns,). Raises ValueError for a generator without labels.
+    """
     if generator.classes is None:
         raise ValueError("generator takes no labels, expected a conditional one")
     z = torch.randn(columns, generator.latent, generator=torch.Generator().manual_seed(seed))
@@ -33,27 +40,34 @@ def label_grid(generator, columns=10, seed=0):
     return z.repeat(generator.classes, 1), labels
 
 
-def interpolate(start, end, steps=10, spherical=False):
-    """Return (steps, latent): noise at equal distances on the way from `start` to `end`.
+def interpolate(start: Tensor, end: Tensor, steps: int = 10, spherical: bool = False) -> Tensor:
+    """Return z(s), (steps, latent), on the way from z0 = `start` to z1 = `end`, both (latent,).
 
-    On the straight line, or on the great circle if `spherical` (Shoemake, SIGGRAPH 1985): normal
-    noise of many dimensions lies close to a sphere, whose inside a line crosses.
+        z(s) = (1 - s) z0 + s z1, s from 0 to 1 in equal steps,
+
+    or, on the great circle if `spherical` (Shoemake, SIGGRAPH 1985), with a the angle of z0 and z1,
+
+        z(s) = (sin((1 - s) a) z0 + sin(s a) z1) / sin(a).
+
+    Raises ValueError for vectors of other shapes, and if `spherical` for a = 0 or 180°.
     """
     if steps < 2 or start.shape != end.shape or start.ndim != 1:
         raise ValueError(
             f"start {tuple(start.shape)}, end {tuple(end.shape)} and steps {steps}: expected two "
             "vectors of one length and at least 2 steps"
         )
-    shares = torch.linspace(0, 1, steps)[:, None]
+    s = torch.linspace(0, 1, steps)[:, None]
     if not spherical:
-        return torch.lerp(start, end, shares)
-    angle = torch.arccos(F.cosine_similarity(start, end, dim=0).clamp(-1, 1))
-    if angle.sin() < 1e-4:
+        return torch.lerp(start, end, s)
+    a = torch.arccos(F.cosine_similarity(start, end, dim=0).clamp(-1, 1))
+    if a.sin() < 1e-4:
         raise ValueError("start and end lie on one line through 0, expected an angle between them")
-    return (((1 - shares) * angle).sin() * start + (shares * angle).sin() * end) / angle.sin()
+    return (((1 - s) * a).sin() * start + (s * a).sin() * end) / a.sin()
 
 
-def generate(generator, z, labels=None, batch_size=500):
+def generate(
+    generator: nn.Module, z: Tensor, labels: Tensor | None = None, batch_size: int = 500
+) -> Tensor:
     """Return uint8 images (N, C, 32, 32) on the CPU for noise (N, latent), in eval mode.
 
     In eval mode batch norm uses its running statistics: an image does not depend on its batch.
@@ -74,7 +88,7 @@ def generate(generator, z, labels=None, batch_size=500):
     return torch.cat(batches).cpu().contiguous()
 
 
-def spread(images, labels=None):
+def spread(images: Tensor, labels: Tensor | None = None) -> float:
     """Return how much uint8 images (N, C, H, W) differ: 0 if all are equal, at most 0.5.
 
     The standard deviation of a pixel over the images, in [0, 1], averaged over the pixels. With

@@ -2,10 +2,14 @@
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor, nn
 
 from dlapps import steps, training
 from dlapps.gans.losses import LOSSES, RECORDED, gan_step
@@ -60,24 +64,24 @@ class History:
     on this machine, sampling and saving left out.
     """
 
-    records: dict
-    snapshots: dict
-    failures: dict
+    records: dict[str, list[float]]
+    snapshots: dict[int, Tensor]
+    failures: dict[str, int]
     seconds: float
 
 
 def train(
-    generator,
-    discriminator,
-    images,
-    labels,
-    settings,
+    generator: nn.Module,
+    discriminator: nn.Module,
+    images: Tensor,
+    labels: Tensor | None,
+    settings: Settings,
     *,
-    fixed,
-    snapshots=(),
-    checkpoint=None,
-    description="GAN",
-):
+    fixed: tuple[Tensor, Tensor | None],
+    snapshots: Iterable[int] = (),
+    checkpoint: str | Path | None = None,
+    description: str = "GAN",
+) -> History:
     """Train both networks in place on uint8 images (N, C, H, W); return a `History`.
 
     `labels` (N,) are used by conditional networks, otherwise None. `fixed` is the pair (z, labels)
@@ -93,29 +97,23 @@ def train(
     averaged = copy.deepcopy(G).requires_grad_(False) if settings.average else None
     betas = settings.beta1, 0.999
     optimizers = [steps.optimizer(torch.optim.Adam, n, betas=betas) for n in (G, D)]
-    draws = settings.discriminator_steps
+    draws, seed = settings.discriminator_steps, settings.seed
     batches = steps.Batches(
-        images, labels, settings.batch_size, steps=count, draws=draws, seed=settings.seed
+        images, labels, settings.batch_size, steps=count, draws=draws, seed=seed
     )
-
-    def step(at):
-        drawn = [batches(at.t, draw) for draw in range(draws)]
-        count = draws + settings.generator_steps - 1
-        z = torch.randn(count, settings.batch_size, G.latent, device=at.t.device)
-        return gan_step((G, D), optimizers, drawn, z.unbind(), settings)
-
+    step = _stepping((G, D), optimizers, batches, settings)
     plan = training.Plan(
         count,
         RECORDED,
         {"learning_rate": lambda t: settings.learning_rate},
-        settings.seed,
+        seed,
         settings.average,
         watch=lambda t: generate(averaged or G, *fixed),
         watch_at=tuple(sorted({*(s for s in snapshots if s < count), count})),
     )
     state = training.State(
         {"generator": G, "discriminator": D},
-        dict(zip(("generator", "discriminator"), optimizers, strict=True)),
+        {"generator": optimizers[0], "discriminator": optimizers[1]},
         (batches,),
         {"generator": averaged} if averaged else {},
     )
@@ -127,13 +125,28 @@ def train(
     if averaged:
         G.load_state_dict(averaged.state_dict())
     records = {name: values.tolist() for name, values in result.records.items()}
-    found = failures(records, spread(images))
-    for kind, iteration in found.items():
+    failed = failures(records, spread(images))
+    for kind, iteration in failed.items():
         print(f"{description}: {kind} from iteration {iteration}")
-    return History(records, result.watched, found, result.seconds)
+    return History(records, result.watched, failed, result.seconds)
 
 
-def check_data(images, labels, settings, generator):
+def _stepping(networks, optimizers, batches, settings):
+    """Return the step of a training: batches and noise for `gan_step`."""
+    draws = settings.discriminator_steps
+
+    def step(at):
+        drawn = [batches(at.t, draw) for draw in range(draws)]
+        noises = draws + settings.generator_steps - 1
+        z = torch.randn(noises, settings.batch_size, networks[0].latent, device=at.t.device)
+        return gan_step(networks, optimizers, drawn, z.unbind(), settings)
+
+    return step
+
+
+def check_data(
+    images: Tensor, labels: Tensor | None, settings: Settings, generator: nn.Module
+) -> None:
     """Raise unless uint8 images (N, C, H, W) fill a batch and labels, if any, are theirs."""
     check_uint8_images(images)
     if len(images) < settings.batch_size:
@@ -143,7 +156,9 @@ def check_data(images, labels, settings, generator):
     check_classes(labels, generator.classes)
 
 
-def failures(records, real_spread, window=100, share=0.1):
+def failures(
+    records: dict[str, list[float]], real_spread: float, window: int = 100, share: float = 0.1
+) -> dict[str, int]:
     """Return {kind: the iteration at which it began} of what went wrong in a training.
 
     "not finite": a number is infinite or not a number; training ends there.
@@ -154,25 +169,18 @@ def failures(records, real_spread, window=100, share=0.1):
     The beginning is that of the last stretch of which this is true; a training of fewer iterations
     than `window` says nothing of either.
     """
-    found = {}
-    for iteration, values in enumerate(zip(*records.values(), strict=True)):
-        if not all(map(math.isfinite, values)):
-            found["not finite"] = iteration
-            break
-    count = found.get("not finite", len(records["spread"]))
+    columns = {name: np.asarray(values) for name, values in records.items()}
+    finite = np.isfinite(list(columns.values())).all(0)
+    count = len(finite) if finite.all() else int(finite.argmin())
+    failed = {} if finite.all() else {"not finite": count}
+    if count < window:
+        return failed
+    means = {name: sliding_window_view(v[:count], window).mean(1) for name, v in columns.items()}
     signs = {
-        "collapse": lambda part: np.mean(part["spread"]) < share * real_spread,
-        "discriminator won": lambda part: (
-            np.mean(part["d_real"]) > 0.99 and np.mean(part["d_fake"]) < 0.01
-        ),
+        "collapse": means["spread"] < share * real_spread,
+        "discriminator won": (means["d_real"] > 0.99) & (means["d_fake"] < 0.01),
     }
     for kind, sign in signs.items():
-        first = None
-        for start in range(count - window, -1, -1):
-            part = {name: values[start : start + window] for name, values in records.items()}
-            if not sign(part):
-                break
-            first = start
-        if first is not None:
-            found[kind] = first
-    return found
+        if sign[-1]:
+            failed[kind] = 0 if sign.all() else len(sign) - int(sign[::-1].argmin())
+    return failed

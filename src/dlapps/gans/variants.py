@@ -2,17 +2,23 @@
 
 import re
 import zlib
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
 import torch
-from joblib import Parallel, delayed
-from torchvision.transforms.v2 import functional as transforms
+from joblib import Parallel, cpu_count, delayed
+from torch import Tensor, nn
 
-from dlapps import gans, runtime
+from dlapps import runtime
 from dlapps.files import Checkpoint, fingerprint
-from dlapps.gans import judging, measures
+from dlapps.gans.benchmark import Benchmark, measure, resized
+from dlapps.gans.sampling import fixed_inputs
+from dlapps.gans.trainer import History, Settings, train
 from dlapps.models import gan
+from dlapps.student.installation import carrying
 
 MODELS = {
     "DCGAN": (gan.DCGANGenerator, gan.DCGANDiscriminator),
@@ -43,163 +49,147 @@ class Variant:
     def __post_init__(self):
         if self.model not in MODELS:
             raise ValueError(f"model is {self.model!r}, expected one of {', '.join(MODELS)}")
-        gans.Settings(**self.settings)
+        Settings(**self.settings)
 
-    def networks(self):
+    def vary(
+        self, name: str, *, generator=None, discriminator=None, dcgan_weights=None, **settings
+    ) -> "Variant":
+        """Return this variant with another name, and other options of networks or training."""
+        return replace(
+            self,
+            name=name,
+            generator=self.generator | (generator or {}),
+            discriminator=self.discriminator | (discriminator or {}),
+            settings=self.settings | settings,
+            dcgan_weights=self.dcgan_weights if dcgan_weights is None else dcgan_weights,
+        )
+
+    def networks(self) -> list[nn.Module]:
         """Return the generator and the discriminator with the seed's initial weights."""
         runtime.seed_everything(self.settings.get("seed", 0))
         kinds, options = MODELS[self.model], (self.generator, self.discriminator)
         networks = [kind(**keywords) for kind, keywords in zip(kinds, options, strict=True)]
         return [n.apply(gan.init_weights) for n in networks] if self.dcgan_weights else networks
 
+    @property
+    def file_name(self) -> str:
+        """The name as part of a file's name; "rate × 10" and "rate ÷ 10" are two."""
+        words = re.sub("[^a-z0-9]+", "_", self.name.lower()).strip("_")
+        return f"{words}-{zlib.crc32(self.name.encode()):08x}"
+
 
 @dataclass(frozen=True)
-class Benchmark:
-    """What variants are trained and measured on: real images, and a judge that has read others.
+class Outcome:
+    """A variant that was trained and measured.
 
-    images, labels: uint8 (N, C, H, W) and int64 (N,), to train on.
-    test, test_labels: the same of other real images, to compare with.
-    judge: a trained `models.judge.Judge`.
+    measures: see `benchmark.measure`, or None if the training diverged; history: of the training;
+    weights: the state dict of the finished generator.
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
-    test: torch.Tensor
-    test_labels: torch.Tensor
-    judge: torch.nn.Module
+    variant: Variant
+    measures: dict | None
+    history: History
+    weights: dict[str, Tensor]
 
-    @cached_property
-    def reference(self):
-        """The test images as variants are compared with them, see `Reference`."""
-        return Reference(self.judge, self.test, self.test_labels)
+    def generator(self) -> nn.Module:
+        """Return the finished generator."""
+        generator, _ = self.variant.networks()
+        generator.load_state_dict(self.weights)
+        return generator
+
+    def ending(self, record: str, window: int = 100) -> float:
+        """Return the mean of a record of `losses.RECORDED` over the last iterations."""
+        return float(np.mean(self.history.records[record][-window:]))
+
+    @property
+    def lead(self) -> float:
+        """How far D is ahead at the end: its probability of real images less that of generated."""
+        return self.ending("d_real") - self.ending("d_fake")
 
 
-class Reference:
-    """Real images as a judge reads them: features, labels, and the radii of `neighbourhoods`."""
+def train_variant(
+    variant: Variant, images: Tensor, labels: Tensor, folder: Path, snapshots: Iterable[int] = ()
+) -> tuple[nn.Module, History]:
+    """Train one variant on uint8 images (N, C, H, W); return its generator and `History`.
 
-    def __init__(self, judge, images, labels):
-        self.judge, self.labels = judge, labels
-        self.features, _ = judging.features_and_classes(judge, images)
-        self.radii = measures.radii(self.features)
-        self.class_radii = measures.class_radii(self.features, labels)
-
-
-def run(variant, benchmark, folder, snapshots=()):
-    """Train one variant and measure it; return a dictionary of the result.
-
-    Checkpoint and result are kept in `folder`; what is finished is read, not run again. The result
-    holds `measures`, `failures`, `records`, `snapshots` and `seconds` (see
-    `gans.History`), and the generator's state dict.
+    The checkpoint is kept in `folder`: what is finished is read, not trained again. On a CPU one
+    thread computes, so that the numbers do not depend on how many cores there are.
     """
-    name = re.sub("[^a-z0-9]+", "_", variant.name.lower()).strip("_")
-    name += f"-{zlib.crc32(variant.name.encode()):08x}"  # "rate × 10" and "rate ÷ 10" are two
     generator, discriminator = variant.networks()
-    settings = gans.Settings(**variant.settings)
-    conditional = generator.classes is not None
+    with _one_thread():
+        history = train(
+            generator,
+            discriminator,
+            resized(images, variant.generator.get("size", images.shape[-1])),
+            None if generator.classes is None else labels,
+            Settings(**variant.settings),
+            fixed=fixed_inputs(generator),
+            snapshots=snapshots,
+            checkpoint=folder / f"{variant.file_name}-training.pt",
+            description=variant.name,
+        )
+    return generator, history
+
+
+def run(
+    variant: Variant, benchmark: Benchmark, folder: Path, snapshots: Iterable[int] = ()
+) -> Outcome:
+    """Train one variant (see `train_variant`) and measure it, unless `folder` has the result."""
     made_from = fingerprint(
         [asdict(variant), list(snapshots)],
         benchmark.images, benchmark.labels, benchmark.test, benchmark.test_labels,
         benchmark.judge.state_dict(),
         run, type(benchmark.judge),
     )  # fmt: skip
-    kept = Checkpoint(folder / f"{name}-result.pt", made_from, runtime.machine())
+    kept = Checkpoint(folder / f"{variant.file_name}-result.pt", made_from, runtime.machine())
     result, _ = kept.load()
-    if result is not None:
-        return result
-    size = variant.generator.get("size", benchmark.images.shape[-1])
-    history = gans.train(
-        generator,
-        discriminator,
-        resized(benchmark.images, size),
-        benchmark.labels if conditional else None,
-        settings,
-        fixed=gans.fixed_inputs(generator),
-        snapshots=snapshots,
-        checkpoint=folder / f"{name}-training.pt",
-        description=variant.name,
-    )
-    result = {
-        "measures": measure(generator, benchmark, variant.gan_train)
-        if "not finite" not in history.failures
-        else None,
-        "failures": history.failures,
-        "records": history.records,
-        "snapshots": history.snapshots,
-        "seconds": history.seconds,
-        "generator": {name: values.cpu() for name, values in generator.state_dict().items()},
-    }
-    kept.save(result)
-    return result
+    if result is None:
+        data = benchmark.images, benchmark.labels
+        generator, history = train_variant(variant, *data, folder, snapshots)
+        with _one_thread():
+            diverged = "not finite" in history.failures
+            figures = None if diverged else measure(generator, benchmark, variant.gan_train)
+        weights = {name: values.cpu() for name, values in generator.state_dict().items()}
+        result = {"measures": figures, "history": vars(history), "weights": weights}
+        kept.save(result)
+    return Outcome(variant, **(result | {"history": History(**result["history"])}))
 
 
-def run_all(variants, benchmark, folder, snapshots=(), n_jobs=1):
-    """Run variants (see `run`), `n_jobs` at a time, and return {name: result}.
+def run_all(
+    variants: Sequence[Variant],
+    benchmark: Benchmark,
+    folder: Path,
+    snapshots: Iterable[int] = (),
+    *,
+    ahead: Sequence[Variant] = (),
+    n_jobs: int | None = None,
+) -> dict[str, Outcome]:
+    """Run variants (see `run`), `n_jobs` at a time, and return {name: outcome}.
 
-    The jobs go through joblib: -1 takes all cores, each with one thread, so that the numbers do
-    not depend on how many cores there are. Within `joblib.parallel_config(backend="dask")` they go
-    to the workers of a Dask cluster, which must see the same folder.
+    n_jobs: by default one on a GPU, and on a CPU one per core; the jobs go through joblib. Within
+    `joblib.parallel_config(backend="dask")` they go to the workers of a Dask cluster, which must
+    see the same folder.
+    ahead: variants of a later call. Where several run at a time they join in, on cores that would
+    have nothing to do; the later call reads what is finished.
     """
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
         raise ValueError(f"variants have the names {names}, expected each only once")
+    n_jobs = n_jobs or (1 if torch.cuda.is_available() else cpu_count())
+    jobs = [*variants, *(ahead if n_jobs != 1 else ())]
+    n_jobs = 1 if len(jobs) == 1 else n_jobs  # in this process
     results = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(run)(variant, benchmark, folder, snapshots) for variant in variants
+        delayed(carrying(run))(variant, benchmark, folder, snapshots) for variant in jobs
     )
-    bar = runtime.progress(results, "variants", len(variants), disable=len(variants) == 1)
-    return dict(zip(names, bar, strict=True))
+    bar = runtime.progress(results, "variants", len(jobs), disable=len(jobs) == 1)
+    return dict(zip(names, list(bar)[: len(names)], strict=True))
 
 
-def measure(generator, benchmark, gan_train=False, seed=1):
-    """Return the figures of merit of as many images as in the test set, see `measures`.
-
-    Conditional generators are asked for each class as often; they have three more numbers:
-    "agreement", the share in which the judge reads the label asked for; "class coverage"; and, if
-    asked, "gan train", the accuracy on real images of a classifier that saw generated ones only.
-    """
-    count = len(benchmark.test)
-    z = torch.randn(count, generator.latent, generator=torch.Generator().manual_seed(seed))
-    labels = None if generator.classes is None else torch.arange(count) % generator.classes
-    images = resized(gans.generate(generator, z, labels), benchmark.test.shape[-1])
-    found = compare(benchmark.reference, images, labels)
-    if gan_train and labels is not None:
-        found["gan train"] = train_on_generated(generator, benchmark, seed)
-    return found
-
-
-def compare(real, images, labels=None):
-    """Return the figures of merit of uint8 images (M, C, 32, 32) beside a `Reference`."""
-    features, read = judging.features_and_classes(real.judge, images)
-    found = {"frechet": measures.frechet_distance(real.features, features)}
-    found |= measures.neighbourhoods(real.features, features, real_radii=real.radii)
-    shares, variation = measures.class_shares(read, real.judge.head.out_features)
-    found |= {"shares": shares.tolist(), "variation": variation}
-    if labels is not None:
-        found["agreement"] = (read == labels).double().mean().item()
-        found["class coverage"] = measures.class_coverage(
-            real.features, real.labels, features, labels, real_radii=real.class_radii
-        )
-    return found
-
-
-def train_on_generated(generator, benchmark, seed=1):
-    """Return the accuracy on the real test images of a judge trained on generated images alone.
-
-    As many images as there are real ones to train on, each class as often (GAN-train; Shmelkov,
-    Schmid, Alahari: "How good is my GAN?", ECCV 2018).
-    """
-    count = len(benchmark.images)
-    z = torch.randn(count, generator.latent, generator=torch.Generator().manual_seed(seed + 1))
-    labels = torch.arange(count) % generator.classes
-    images = resized(gans.generate(generator, z, labels), benchmark.test.shape[-1])
-    runtime.seed_everything(seed)
-    judge = type(benchmark.judge)(generator.classes, images.shape[1])
-    judging.train_judge(judge, images, labels, epochs=3, seed=seed, description="GAN-train")
-    read = judging.features_and_classes(judge, benchmark.test)[1]
-    return (read == benchmark.test_labels).double().mean().item()
-
-
-def resized(images, size):
-    """Return uint8 images (N, C, H, H) as (N, C, size, size), themselves if they have that size."""
-    if images.shape[-1] == size:
-        return images
-    return transforms.resize(images, [size, size], antialias=True)
+@contextmanager
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

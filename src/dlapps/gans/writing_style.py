@@ -1,11 +1,12 @@
-"""The manner of writing: what images of digits hold beside their labels."""
+"""The style of writing: what images of digits hold beside their labels."""
 
 import torch
+from torch import Tensor
 
 from dlapps.models.checks import check_uint8_images
 
 
-def handwriting(images):
+def handwriting(images: Tensor) -> dict[str, Tensor]:
     """Return {"ink", "slant", "width"}: (N,) each, of uint8 images of digits (N, 1, H, W).
 
     From the moments of the brightness b over rows y and columns x: ink, its mean, in [0, 1];
@@ -28,7 +29,7 @@ def handwriting(images):
     }
 
 
-def explained_variance(values):
+def explained_variance(values: Tensor) -> float:
     """Return the share of the variance of values (rows, columns) that the columns explain.
 
     Each row's mean is taken off first. By chance it is (columns - 1) / (rows * columns - 1) on

@@ -7,7 +7,7 @@ Images are in [0, 1] on both sides: a generator ends in (tanh + 1) / 2, a discri
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlapps.models.checks import check_image_form
@@ -87,7 +87,7 @@ class DCGANGenerator(nn.Module):
 
     classes = None
 
-    def __init__(self, latent=100, width=32, channels=1, size=32):
+    def __init__(self, latent: int = 100, width: int = 32, channels: int = 1, size: int = 32):
         super().__init__()
         _check_size(size)
         self.latent = latent
@@ -99,7 +99,7 @@ class DCGANGenerator(nn.Module):
             nn.Tanh(),
         )
 
-    def forward(self, z, labels=None):
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return images (N, channels, size, size) in [0, 1] for noise (N, latent)."""
         _check_noise(z, self.latent)
         return (self.body(z[:, :, None, None]) + 1) / 2
@@ -108,7 +108,7 @@ class DCGANGenerator(nn.Module):
 class DCGANDiscriminator(nn.Module):
     """Images (N, channels, size, size) in [0, 1] -> logits (N,) of "real"."""
 
-    def __init__(self, width=32, channels=1, size=32):
+    def __init__(self, width: int = 32, channels: int = 1, size: int = 32):
         super().__init__()
         _check_size(size)
         self.channels, self.size = channels, size
@@ -119,7 +119,7 @@ class DCGANDiscriminator(nn.Module):
             nn.Conv2d(maps[-1], 1, 4, bias=False),
         )
 
-    def forward(self, images, labels=None):
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return logits (N,) for images (N, channels, size, size) in [0, 1]."""
         _check_pixels(images, self.channels, self.size)
         return self.body(2 * images - 1).flatten()
@@ -132,7 +132,7 @@ class ConditionalDCGANGenerator(nn.Module):
     2014, with DCGAN's convolutions).
     """
 
-    def __init__(self, latent=100, classes=10, width=256, channels=1):
+    def __init__(self, latent: int = 100, classes: int = 10, width: int = 256, channels: int = 1):
         super().__init__()
         self.latent, self.classes = latent, classes
         self.noise_branch = _up(latent, width, first=True)
@@ -144,7 +144,7 @@ class ConditionalDCGANGenerator(nn.Module):
             nn.Tanh(),
         )
 
-    def forward(self, z, labels):
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Return images in [0, 1] for noise (N, latent) and int64 labels (N,)."""
         _check_noise(z, self.latent)
         y = _one_hot(labels, self.classes, z)
@@ -159,7 +159,7 @@ class ConditionalDCGANGenerator(nn.Module):
 class ConditionalDCGANDiscriminator(nn.Module):
     """(images (N, channels, 32, 32) in [0, 1], labels (N,)) -> logits (N,) of "real"."""
 
-    def __init__(self, classes=10, width=64, channels=1):
+    def __init__(self, classes: int = 10, width: int = 64, channels: int = 1):
         super().__init__()
         self.classes, self.channels = classes, channels
         self.image_branch, self.label_branch = (
@@ -172,7 +172,7 @@ class ConditionalDCGANDiscriminator(nn.Module):
             nn.Conv2d(8 * width, 1, 4, bias=False),
         )
 
-    def forward(self, images, labels):
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return logits (N,) for images in [0, 1] and int64 labels (N,)."""
         _check_pixels(images, self.channels, 32)
         _check_labels(labels, len(images))
@@ -197,7 +197,7 @@ class ConditionalGANGenerator(nn.Module):
     two more layers of twice and four times as many lead to the pixels.
     """
 
-    def __init__(self, latent=100, classes=10, width=256, channels=1):
+    def __init__(self, latent: int = 100, classes: int = 10, width: int = 256, channels: int = 1):
         super().__init__()
         self.latent, self.classes, self.channels = latent, classes, channels
         self.noise_branch, self.label_branch = _layer(latent, width), _layer(classes, width)
@@ -208,7 +208,7 @@ class ConditionalGANGenerator(nn.Module):
             nn.Tanh(),
         )
 
-    def forward(self, z, labels):
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Return images in [0, 1] for noise (N, latent) and int64 labels (N,)."""
         _check_noise(z, self.latent)
         y = _one_hot(labels, self.classes, z)
@@ -223,7 +223,7 @@ class ConditionalGANDiscriminator(nn.Module):
     `width` units lead to the logit.
     """
 
-    def __init__(self, classes=10, width=256, channels=1):
+    def __init__(self, classes: int = 10, width: int = 256, channels: int = 1):
         super().__init__()
         self.classes, self.channels = classes, channels
         self.image_branch, self.label_branch = (
@@ -238,7 +238,7 @@ class ConditionalGANDiscriminator(nn.Module):
             nn.Linear(width, 1),
         )
 
-    def forward(self, images, labels):
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return logits (N,) for images in [0, 1] and int64 labels (N,)."""
         _check_pixels(images, self.channels, 32)
         y = _one_hot(labels, self.classes, images)
@@ -246,7 +246,7 @@ class ConditionalGANDiscriminator(nn.Module):
         return self.body(torch.cat([pixels, self.label_branch(y)], 1)).flatten()
 
 
-def init_weights(module):
+def init_weights(module: nn.Module) -> None:
     """Draw weights as in DCGAN: N(0, 0.02) with bias 0, those of batch norm N(1, 0.02).
 
     For `network.apply(init_weights)`. (A batch norm drawn around 0 would switch its channels off.)

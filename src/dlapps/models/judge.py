@@ -1,6 +1,6 @@
 """The classifier that judges generated images."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from dlapps.models.checks import check_image_form
 
@@ -11,7 +11,7 @@ class Judge(nn.Module):
     Its last hidden layer, `width` numbers an image, is the space in which images are compared.
     """
 
-    def __init__(self, classes=10, channels=1, width=128):
+    def __init__(self, classes: int = 10, channels: int = 1, width: int = 128):
         super().__init__()
         self.channels, self.width = channels, width
         layers, inputs = [], channels
@@ -29,13 +29,13 @@ class Judge(nn.Module):
         )
         self.head = nn.Linear(width, classes)
 
-    def features(self, images):
+    def features(self, images: Tensor) -> Tensor:
         """Return the last hidden layer (N, width) for images (N, channels, 32, 32) in [0, 1]."""
         check_image_form(images, self.channels)
         if images.shape[2:] != (32, 32):
             raise ValueError(f"images has shape {tuple(images.shape)}, expected (N, C, 32, 32)")
         return self.body(2 * images - 1)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         """Return class scores (N, classes) for images (N, channels, 32, 32) in [0, 1]."""
         return self.head(self.features(images))

@@ -1,8 +1,25 @@
 """Practical 1, transfer learning: parameters, predictions, features and SVMs, fine-tuning."""
 
-from dlapps.transfer.first_layer import GreyNetwork, filter_shares, grey_filters
+from dlapps.transfer.combinations import combinations, compare_combinations, view
+from dlapps.transfer.extraction import compare_extractions
+from dlapps.transfer.first_layer import (
+    PARTS,
+    GreyNetwork,
+    contrasting_images,
+    filter_shares,
+    grey_filters,
+    largest_parts,
+)
 from dlapps.transfer.parameters import count_parameters, parameter_table
-from dlapps.transfer.predictions import top_k, training_mode_passes
+from dlapps.transfer.predictions import (
+    example_cases,
+    follow_first_choice,
+    softmax,
+    top_k,
+    top_k_accuracy,
+    training_mode_passes,
+    true_class_scores,
+)
 from dlapps.transfer.studies import (
     classifier_study,
     folds,
@@ -10,24 +27,48 @@ from dlapps.transfer.studies import (
     random_splits,
     split_accuracies,
 )
-from dlapps.transfer.svm import NORMALISATIONS, Evaluation, concatenate, evaluate, fit_linear_svm
+from dlapps.transfer.svm import (
+    NORMALISATIONS,
+    Evaluation,
+    accuracy_change,
+    compare_evaluations,
+    concatenate,
+    evaluate,
+    evaluate_scores,
+    fit_linear_svm,
+)
 
 __all__ = [
     "NORMALISATIONS",
+    "PARTS",
     "Evaluation",
     "GreyNetwork",
+    "accuracy_change",
     "classifier_study",
+    "combinations",
+    "compare_combinations",
+    "compare_evaluations",
+    "compare_extractions",
     "concatenate",
+    "contrasting_images",
     "count_parameters",
     "evaluate",
+    "evaluate_scores",
+    "example_cases",
     "filter_shares",
     "fit_linear_svm",
     "folds",
+    "follow_first_choice",
     "grey_filters",
+    "largest_parts",
     "parameter_table",
     "pca_curve",
     "random_splits",
+    "softmax",
     "split_accuracies",
     "top_k",
+    "top_k_accuracy",
     "training_mode_passes",
+    "true_class_scores",
+    "view",
 ]

@@ -65,7 +65,9 @@ def combinations(views: dict[str, View]) -> dict[str, list[Pair]]:
         found[f"{name}: {each.layer}, without bands"] = [each.without_bands()]
         found[f"{name}: {each.layer}"] = [(each.train[each.layer], each.test[each.layer])]
         found[f"{name}: {', '.join(each.train)}"] = each.parts()
-    found["all of them: last layers"] = [(v.train[v.layer], v.test[v.layer]) for v in views.values()]
+    found["all of them: last layers"] = [
+        (v.train[v.layer], v.test[v.layer]) for v in views.values()
+    ]
     found["all of them: all layers"] = [pair for v in views.values() for pair in v.parts()]
     return found
 

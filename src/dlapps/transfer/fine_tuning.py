@@ -3,13 +3,16 @@
 import copy
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
-from torch import nn
+from torch import Tensor, nn
 
 from dlapps import steps, training, views
+from dlapps.datasets import ImageSet
 from dlapps.datasets.image_set import resize
 from dlapps.models import features
 from dlapps.models.checks import check_counts, check_positive, check_uint8_images
@@ -51,7 +54,7 @@ class Classifier(nn.Module):
     default. W and b start at 0: every class is equally probable.
     """
 
-    def __init__(self, network, classes, layer=None):
+    def __init__(self, network: nn.Module, classes: int, layer: str | None = None):
         super().__init__()
         self.network = copy.deepcopy(network).requires_grad_(True)
         for module in self.network.modules():
@@ -66,11 +69,11 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         """Return the class scores (N, K) of images (N, 3, H, W) in [0, 1]."""
         return self.last(self.network.features(images, [self.layer])[self.layer])
 
-    def fit_last_layer(self, features, labels, C=1.0):
+    def fit_last_layer(self, features: ArrayLike, labels: ArrayLike, C: float = 1.0) -> None:
         """Set the last layer to the softmax regression of features (N, D), the body frozen.
 
         It minimises the cross-entropy plus |W|² / 2C, which has one minimum: a solver finds it
@@ -89,31 +92,26 @@ class Classifier(nn.Module):
             self.last.weight.copy_(torch.from_numpy(weight))
             self.last.bias.copy_(torch.from_numpy(bias))
 
-    def scores(self, images, size, mirrored=False, quiet=False):
+    def scores(
+        self, images: Tensor, size: int, mirrored: bool = False, quiet: bool = False
+    ) -> Tensor:
         """Return the scores (N, K) of uint8 images, shown at `size` pixels, in eval mode.
 
         `mirrored` averages over each image and its mirror image; `quiet` shows no progress bar.
         """
-        found = features.extract(
-            self.network,
-            images,
-            [self.layer],
-            sizes=[size],
-            mirrored=mirrored,
-            cache=False,
-            quiet=quiet,
-        )
+        options = {"sizes": [size], "mirrored": mirrored, "cache": False, "quiet": quiet}
+        found = features.extract(self.network, images, [self.layer], **options)
         with torch.inference_mode():
             return self.last(found[self.layer].to(self.last.weight.device)).cpu()
 
 
-def accuracy(model, test, size, mirrored=False, quiet=False):
+def accuracy(model: Classifier, test: ImageSet, size: int, quiet: bool = False) -> float:
     """Return the share of an ImageSet's images whose label has the highest score."""
-    predictions = model.scores(test.images, size, mirrored, quiet).argmax(1)
+    predictions = model.scores(test.images, size, quiet=quiet).argmax(1)
     return (predictions == test.labels).double().mean().item()
 
 
-def prepared(images, size):
+def prepared(images: Tensor, size: int) -> Tensor:
     """Return uint8 images (N, C, H, W) of which random windows are shown at `size` pixels.
 
     Smaller if they are so large that a window of half an image would be shown smaller than it is:
@@ -123,12 +121,19 @@ def prepared(images, size):
     return resize(images, side) if min(images.shape[2:]) > side else images
 
 
-def train(model, data, settings, *, test=None, checkpoint=None, description="Training"):
+def train(
+    model: Classifier,
+    data: ImageSet,
+    settings: Settings,
+    *,
+    test: ImageSet | None = None,
+    checkpoint: Path | None = None,
+    description: str = "training",
+) -> dict[str, list]:
     """Train all of a `Classifier` in place on an ImageSet, with random views of its images.
 
     A view is a window of half to all of the image, mirrored in half of the cases, see
-    `views.random_crops`. `test`, an ImageSet, is classified after each epoch; nothing depends on
-    it.
+    `views.random_crops`. `test` is classified after each epoch; nothing depends on it.
     `checkpoint`: see `training.run`.
     Returns {name of RECORDED: list of one number per epoch}: the mean loss in nats and the accuracy
     on the views that were trained on, and the accuracy on `test` (None without it). Raises
@@ -141,15 +146,13 @@ def train(model, data, settings, *, test=None, checkpoint=None, description="Tra
     per_epoch = len(data) // settings.batch_size
     count = settings.epochs * per_epoch
     steps.to_device(model)
-    if not settings.batch_statistics:
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train(settings.batch_statistics)
     optimizer = steps.optimizer(torch.optim.AdamW, model, weight_decay=settings.weight_decay)
     images = prepared(data.images, settings.size)
-    batches = steps.Batches(
-        images, data.labels, settings.batch_size, steps=count, seed=settings.seed
-    )
+    order = {"steps": count, "seed": settings.seed}
+    batches = steps.Batches(images, data.labels, settings.batch_size, **order)
 
     def step(at):
         x, y = batches(at.t)

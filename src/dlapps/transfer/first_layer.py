@@ -14,7 +14,7 @@ def contrasting_images(images: Tensor) -> list[int]:
     """Return the indices of three images: most colourful, least colourful, of finest texture.
 
     `images` is (N, 3, H, W). Colourfulness is the mean standard deviation over the channels;
-    texture the mean difference of neighbouring rows.
+    texture the mean difference of neighbouring columns.
     """
     colour = images.float().std(1).mean((1, 2))
     texture = images.float().mean(1).diff(dim=2).abs().mean((1, 2))

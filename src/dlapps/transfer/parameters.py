@@ -15,16 +15,16 @@ _KINDS = {
 }
 
 
-def count_parameters(inputs: int, outputs: int, kernel: int = 1) -> int:
-    """Return how many weights and biases lead from `inputs` to `outputs` channels or units.
+def count_parameters(c_in: int, c_out: int, k: int = 1) -> int:
+    """Return how many weights and biases lead from c_in to c_out channels or units.
 
         P = (k² c_in + 1) c_out
 
     for a convolution whose kernels have k x k pixels; a fully connected layer has k = 1. All are
     whole numbers of at least 1.
     """
-    check_counts(inputs=inputs, outputs=outputs, kernel=kernel)
-    return (kernel**2 * inputs + 1) * outputs
+    check_counts(c_in=c_in, c_out=c_out, k=k)
+    return (k**2 * c_in + 1) * c_out
 
 
 def parameter_table(network: nn.Module, input_size: int = 224) -> pd.DataFrame:

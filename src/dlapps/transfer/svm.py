@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -53,6 +54,9 @@ def fit_linear_svm(
 ) -> Pipeline:
     """Fit one-versus-rest linear SVMs to features (N, D) whose rows are first normalised.
 
+        min over w, b of  |w|² / 2 + C Σ_i max(0, 1 - y_i (w·x_i + b))²,  y_i = ±1,
+
+    for each class, which is what scikit-learn's LinearSVC solves.
     normalisation: "l2" divides each row by its norm; "signed root" first takes sign(x) sqrt(|x|),
     so that a few large entries do not decide alone (Perronnin et al., ECCV 2010, section 3); "raw"
     leaves the rows as they are.
@@ -128,6 +132,21 @@ def accuracy_change(before: Evaluation, after: Evaluation) -> tuple[float, float
         raise ValueError("before and after have different labels, expected the same test images")
     d = np.subtract(*(e.predictions == e.labels for e in (after, before)), dtype=float)
     return float(d.mean()), float(Z95 * d.std(ddof=1) / math.sqrt(len(d)))
+
+
+def compare_evaluations(evaluations: dict[str, Evaluation]) -> pd.DataFrame:
+    """Return a DataFrame that compares classifiers of the same images with the first of them.
+
+    Columns: `classifier`, `accuracy`, and of `accuracy_change` against the first `change` and
+    `interval`, half the 95 % interval of the change.
+    """
+    first = next(iter(evaluations.values()))
+    rows = [
+        {"classifier": name, "accuracy": each.accuracy}
+        | dict(zip(("change", "interval"), accuracy_change(first, each), strict=True))
+        for name, each in evaluations.items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def concatenate(*parts: ArrayLike, normalisation: str = "l2") -> np.ndarray:

@@ -1,11 +1,23 @@
-"""Practical 2, what an attack achieved: how often it succeeds, and how large its changes are."""
+"""Practical 2, what attacks achieve: how often, by how large a change, at what cost."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
 
 from dlapps.models.checks import check_images
 from dlapps.models.gradients import check_labels
-from dlapps.visualization.attacks import is_adversarial, scores_of
+from dlapps.visualization.attacks import AttackResult, is_adversarial, scores_of
+
+ANY_OTHER = "any other"  # the goal of an attack without a target
 
 
-def measure(network, originals, changed, labels, *, targeted=False):
+def measure(
+    network: nn.Module, originals: Tensor, changed: Tensor, labels: Tensor, *, targeted=False
+) -> dict[str, float | None]:
     """Return what the changed images (N, 3, H, W) achieve, a dictionary of numbers.
 
     "success" and "success_8bit": the shares that reach the goal (as in the attacks), and that
@@ -32,3 +44,62 @@ def measure(network, originals, changed, labels, *, targeted=False):
         "l2": lengths.median().item() if len(lengths) else None,
         "linf": largest.median().item() if len(largest) else None,
     }
+
+
+def outcome(
+    network: nn.Module, images: Tensor, found: AttackResult, labels: Tensor, *, targeted=False
+) -> dict[str, float | None]:
+    """Return what an attack on images achieved, in the words of a table, and its median cost."""
+    reached = measure(network, images, found.images, labels, targeted=targeted)
+    return {
+        "success": reached["success"],
+        "saved": reached["success_8bit"],
+        "median L2": reached["l2"],
+        "median L∞": reached["linf"],
+        "gradients": found.gradients.double().median().item(),
+        "queries": found.queries.double().median().item(),
+    }
+
+
+def compare(
+    network: nn.Module, images: Tensor, goals: dict[str, Tensor], attacks: dict[str, tuple]
+) -> tuple[pd.DataFrame, dict[tuple[str, str], AttackResult]]:
+    """Run attacks towards goals and return a table, by attack and goal, and their results.
+
+    goals: {goal: labels (N,)}; "any other" asks for any class but the label, the others are
+    targets. attacks: {title: (attack, *goals that it is run for)}. The table has what `outcome`
+    says, and the seconds per image.
+    """
+    rows, results = {}, {}
+    for title, (attack, *wished) in attacks.items():
+        for goal in wished:
+            targeted, begin = goal != ANY_OTHER, time.perf_counter()
+            found = attack(network, images, goals[goal], targeted=targeted)
+            seconds = (time.perf_counter() - begin) / len(images)
+            results[title, goal] = found
+            rows[title, goal] = outcome(network, images, found, goals[goal], targeted=targeted)
+            rows[title, goal]["seconds per image"] = seconds
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["attack", "goal"]), results
+
+
+def length_by_cost(
+    network: nn.Module, images: Tensor, targets: Tensor, attacks: list[Callable]
+) -> tuple[list[float], list[float]]:
+    """Return the median number of gradients and the median length of the changes of each attack.
+
+    An image that was not fooled counts as infinitely far; where the median is, it is NaN.
+    """
+    costs, lengths = [], []
+    for attack in attacks:
+        found = attack(network, images, targets, targeted=True)
+        far = (found.images - images).flatten(1).norm(dim=1)
+        far[~found.success] = torch.inf
+        length = far.median().item()
+        costs.append(found.gradients.double().median().item())
+        lengths.append(length if np.isfinite(length) else np.nan)
+    return costs, lengths
+
+
+def first_query_share(found: AttackResult) -> float:
+    """Return the share of the images for which an attack's very first query reached the goal."""
+    return (found.success & (found.queries == 1)).double().mean().item()

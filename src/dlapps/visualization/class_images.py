@@ -2,10 +2,12 @@
 
 import math
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
@@ -13,7 +15,6 @@ from dlapps import runtime
 from dlapps.files import Checkpoint, fingerprint
 from dlapps.models.checks import check_counts, check_images
 from dlapps.models.gradients import check_labels, class_count, class_gradients, in_batches, unit
-from dlapps.models.pretrained import resize
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,30 @@ class ClassImages:
     shifted image; snapshots: (S, N, 3, H, W) on the CPU, the images after each of `snapshots_at`.
     """
 
-    images: torch.Tensor
-    scores: torch.Tensor
-    snapshots: torch.Tensor
+    images: Tensor
+    scores: Tensor
+    snapshots: Tensor
 
 
-def ascent_step(z, g, η, λ):
+class _Film:
+    """The scores of each iteration, and images after those iterations that are asked for."""
+
+    def __init__(self, snapshots_at, first):
+        self.snapshots_at, self.scores, self.images = snapshots_at, [], {0: first.cpu()}
+
+    def add(self, score, image):
+        """Add an iteration; image: a function that returns the images after it."""
+        self.scores.append(score)
+        if len(self.scores) in self.snapshots_at:
+            self.images[len(self.scores)] = image().cpu()
+
+    def result(self, images):
+        chosen = [self.images[number] for number in self.snapshots_at]
+        chosen = torch.stack(chosen) if chosen else torch.empty(0, *images.shape)
+        return ClassImages(images, torch.stack(self.scores), chosen)
+
+
+def ascent_step(z: Tensor, g: Tensor, η: float, λ: float) -> Tensor:
     """Return z + η d / ||d||_2 with d = g - 2 λ z, the gradient of score - λ ||z||_2^2.
 
     z are images (N, 3, H, W) in the network's normalised space, g (N, 3, H, W) the gradients of
@@ -40,18 +59,10 @@ def ascent_step(z, g, η, λ):
 
 
 def maximise(
-    network,
-    classes,
-    start=None,
-    iterations=200,
-    learning_rate=5.0,
-    l2=1e-3,
-    blur_every=10,
-    blur_sigma=0.5,
-    jitter=16,
-    seed=0,
-    snapshots_at=(),
-):
+    network: nn.Module, classes: Sequence[int], start: Tensor | None = None, iterations=200,
+    learning_rate=5.0, l2=1e-3, blur_every: int | None = 10, blur_sigma=0.5, jitter=16, seed=0,
+    snapshots_at: Sequence[int] = (),
+) -> ClassImages:  # fmt: skip
     """Climb score_c(z) - l2 ||z||_2^2 from noise or from images, for all classes side by side.
 
     z = (x - network.mean) / network.std is the image in the network's normalised space, in standard
@@ -75,9 +86,10 @@ def maximise(
     Simonyan, Vedaldi, Zisserman: "Deep Inside Convolutional Networks", ICLR workshop 2014, eq. 1;
     jitter and blur after Mordvintsev et al. (2015) and Yosinski et al. (2015), as in CS231n.
     """
-    _check_settings(iterations, learning_rate, l2, blur_every, blur_sigma, jitter, snapshots_at)
-    if not len(classes):
-        raise ValueError("classes is empty, expected at least one")
+    _check_settings(
+        classes, iterations, snapshots_at, jitter, learning_rate=learning_rate, l2=l2,
+        blur_every=1 if blur_every is None else blur_every, blur_sigma=blur_sigma,
+    )  # fmt: skip
     mean, std = network.mean, network.std
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on any device
     if start is None:
@@ -88,26 +100,19 @@ def maximise(
     classes = check_labels(classes, len(start), class_count(network, start), "classes")
     classes = classes.to(mean.device)
 
-    images = start.detach().clone()
-    scores, snapshots = [], {0: images.cpu()}
+    x, η, λ = start.detach().clone(), learning_rate, l2
+    film = _Film(snapshots_at, x)
     for iteration in runtime.progress(range(iterations), "class images"):
         shift = torch.randint(jitter + 1, (2,), generator=generator).tolist()
-        images = images.roll(shift, (2, 3))
-        all_scores, gradients = class_gradients(network, images, classes)
-        scores.append(all_scores.gather(1, classes[:, None])[:, 0])
-
-        normalised = (images - mean) / std
-        # The chain rule: x = mean + std z, so d score / dz = std d score / dx.
-        normalised = ascent_step(normalised, std * gradients, learning_rate, l2)
-        images = mean + std * normalised
-        images = images.clamp(0, 1).roll([-s for s in shift], (2, 3))
+        x = x.roll(shift, (2, 3))
+        scores, ds_dx = class_gradients(network, x, classes)
+        # x = mean + std z, so that ds/dz = std ds/dx.
+        z = ascent_step((x - mean) / std, std * ds_dx, η, λ)
+        x = (mean + std * z).clamp(0, 1).roll([-s for s in shift], (2, 3))
         if blur_every is not None and iteration % blur_every == 0:
-            images = _blur(images, blur_sigma)
-        if iteration + 1 in snapshots_at:
-            snapshots[iteration + 1] = images.cpu()
-    chosen = [snapshots[number] for number in snapshots_at]
-    chosen = torch.stack(chosen) if chosen else torch.empty(0, *images.shape)
-    return ClassImages(images, torch.stack(scores), chosen)
+            x = _blur(x, blur_sigma)
+        film.add(scores.gather(1, classes[:, None])[:, 0], lambda x=x: x)
+    return film.result(x)
 
 
 # The square root of the covariance of the colours of ImageNet's pixels, by columns: light, then
@@ -115,18 +120,36 @@ def maximise(
 COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
 
+class _Spectrum:
+    """Images x = sigmoid(C F^-1(a / max(f, 1 / size)^decay)) of complex spectra a (N, 3, f, f, 2).
+
+    They are as large as the network's input, and begin as faint noise, the same in each.
+    """
+
+    def __init__(self, network, count, decay, generator):
+        mean, self.size = network.mean, network.input_size
+        shape = 1, 3, self.size, self.size // 2 + 1, 2
+        noise = 0.01 * torch.randn(shape, generator=generator).to(mean)
+        self.a = noise.expand(count, *shape[1:]).clone().requires_grad_()
+        down, across = torch.fft.fftfreq(self.size)[:, None], torch.fft.rfftfreq(self.size)[None]
+        frequency = (down**2 + across**2).sqrt().clamp_min(1 / self.size)
+        self.weight = (self.size / frequency**decay).to(mean)
+        colours = torch.tensor(COLOURS).to(mean)
+        self.colours = colours / colours.norm(dim=0).max()
+
+    def images(self, a):
+        weighted, size = torch.view_as_complex(a) * self.weight, (self.size, self.size)
+        planes = torch.fft.irfft2(weighted, s=size) / 4
+        return torch.einsum("ck,nkhw->nchw", self.colours, planes).sigmoid()
+
+    def current(self):
+        return self.images(self.a).detach()
+
+
 def maximise_spectrum(
-    network,
-    classes,
-    iterations=256,
-    learning_rate=0.05,
-    decay=1.0,
-    jitter=16,
-    scales=(0.8, 1.2),
-    degrees=15.0,
-    seed=0,
-    snapshots_at=(),
-):
+    network: nn.Module, classes: Sequence[int], iterations=256, learning_rate=0.05, decay=1.0,
+    jitter=16, scales=(0.8, 1.2), degrees=15.0, seed=0, snapshots_at: Sequence[int] = (),
+) -> ClassImages:  # fmt: skip
     """Climb score_c over the Fourier spectrum of an image, seen from ever other views.
 
         x = sigmoid(C F^-1(a / max(f, 1 / size)^decay)),
@@ -145,59 +168,39 @@ def maximise_spectrum(
     Raises TypeError or ValueError for classes that the network does not have and settings out of
     range.
     """
-    _check_settings(iterations, learning_rate, 0, None, 1, jitter, snapshots_at)
-    if not len(classes):
-        raise ValueError("classes is empty, expected at least one")
-    if not 0 < scales[0] <= scales[1] or not (degrees >= 0 and decay >= 0):
-        raise ValueError(
-            f"scales is {scales}, degrees {degrees} and decay {decay}, expected 0 < smallest <= "
-            "largest, and numbers of at least 0"
-        )
+    _check_settings(
+        classes, iterations, snapshots_at, jitter, learning_rate=learning_rate, degrees=degrees,
+        decay=decay,
+    )  # fmt: skip
+    if not 0 < scales[0] <= scales[1]:
+        raise ValueError(f"scales is {scales}, expected 0 < smallest <= largest")
     mean, size = network.mean, network.input_size
     count = class_count(network, torch.full((1, 3, size, size), 0.5).to(mean))
     classes = check_labels(classes, len(classes), count, "classes").to(mean.device)
 
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on any device
-    shape = 1, 3, size, size // 2 + 1, 2
-    spectrum = 0.01 * torch.randn(shape, generator=generator).to(mean)
-    spectrum = spectrum.expand(len(classes), *shape[1:]).clone().requires_grad_()
-    down, across = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
-    frequency = (down**2 + across**2).sqrt().clamp_min(1 / size)
-    weight = (size / frequency**decay).to(mean)
-    colours = torch.tensor(COLOURS).to(mean)
-    colours /= colours.norm(dim=0).max()
+    spectrum = _Spectrum(network, len(classes), decay, generator)
+    optimizer = torch.optim.Adam([spectrum.a], learning_rate)
+    film = _Film(snapshots_at, spectrum.current())
+    for _ in runtime.progress(range(iterations), "class images"):
+        view = _random_view(jitter * 2 / size, degrees, scales, generator)
 
-    def image(spectrum):
-        planes = torch.fft.irfft2(torch.view_as_complex(spectrum) * weight, s=(size, size)) / 4
-        return torch.einsum("ck,nkhw->nchw", colours, planes).sigmoid()
-
-    def draw(low, high):
-        return low + (high - low) * torch.rand(1, generator=generator).item()
-
-    optimizer = torch.optim.Adam([spectrum], learning_rate)
-    scores, snapshots = [], {0: image(spectrum).detach().cpu()}
-    for iteration in runtime.progress(range(iterations), "class images"):
-        shift = [draw(-jitter, jitter) * 2 / size for _ in range(2)]
-        angle, scale = math.radians(draw(-degrees, degrees)), draw(*scales)
-
-        def gradients_of_part(part, own, angle=angle, scale=scale, shift=shift):
+        def gradients_of_part(a, own, view=view):
             with torch.enable_grad():
-                view = _view(image(part.requires_grad_()), angle, scale, shift)
-                score = network(view).gather(1, own[:, None])[:, 0]
-                return score.detach(), *torch.autograd.grad(-score.sum(), part)
+                x = spectrum.images(a.requires_grad_())
+                score = network(_view(x, *view)).gather(1, own[:, None])[:, 0]
+                return score.detach(), *torch.autograd.grad(-score.sum(), a)
 
-        score, spectrum.grad = in_batches(gradients_of_part, spectrum, classes, name="classes")
+        score, spectrum.a.grad = in_batches(gradients_of_part, spectrum.a, classes, name="classes")
         optimizer.step()
-        scores.append(score)
-        if iteration + 1 in snapshots_at:
-            snapshots[iteration + 1] = image(spectrum).detach().cpu()
-    chosen = [snapshots[number] for number in snapshots_at]
-    images = image(spectrum).detach()
-    chosen = torch.stack(chosen) if chosen else torch.empty(0, *images.shape)
-    return ClassImages(images, torch.stack(scores), chosen)
+        film.add(score, spectrum.current)
+    return film.result(spectrum.current())
 
 
-def gallery(recipe, network, classes, *, batch_size=10, checkpoint=None, **options):
+def gallery(
+    recipe: Callable[..., ClassImages], network: nn.Module, classes: Sequence[int], *,
+    batch_size=10, checkpoint: Path | str | None = None, **options,
+) -> Tensor:  # fmt: skip
     """Return images (N, 3, H, W) of many classes (N,), `batch_size` of them at a time.
 
     recipe: `maximise` or `maximise_spectrum`, whose `options` these are. An image does not depend
@@ -226,20 +229,14 @@ def gallery(recipe, network, classes, *, batch_size=10, checkpoint=None, **optio
     return torch.cat(images).to(network.mean.device)
 
 
-def recognition(network, images, classes):
-    """Return a network's top-1 accuracy on class images, and its mean probability of their classes.
+def _random_view(shift, degrees, scales, generator):
+    """Draw what `_view` asks for: an angle, a scale and a shift of at most so much."""
 
-    Images (N, 3, H, W) in [0, 1] of `classes` (N,) are resized to the network's input. A network
-    that took no part in the optimisation tells whether an image shows its class or only pleases
-    the network that it was made for.
-    """
-    check_images(images)
-    parts = resize(network, images).split(8)
-    with torch.inference_mode():
-        chances = torch.cat([network(part).softmax(1) for part in parts]).cpu()
-    classes = check_labels(classes, *chances.shape, "classes").cpu()
-    own = chances.gather(1, classes[:, None])
-    return (chances.argmax(1) == classes).double().mean().item(), own.mean().item()
+    def draw(low, high):
+        return low + (high - low) * torch.rand(1, generator=generator).item()
+
+    shifts = [draw(-shift, shift) for _ in range(2)]
+    return math.radians(draw(-degrees, degrees)), draw(*scales), shifts
 
 
 def _view(images, angle, scale, shift):
@@ -255,20 +252,17 @@ def _blur(images, sigma):
     return transforms.gaussian_blur(images, [size, size], [sigma, sigma]).clamp(0, 1)
 
 
-def _check_settings(iterations, learning_rate, l2, blur_every, blur_sigma, jitter, snapshots_at):
+def _check_settings(classes, iterations, snapshots_at, jitter, **settings):
+    """Raise unless there are classes, and each setting is in its range."""
+    if not len(classes):
+        raise ValueError("classes is empty, expected at least one")
     check_counts(iterations=iterations)
-    bounds = {  # (value, lowest, whether the lowest itself is allowed)
-        "learning_rate": (learning_rate, 0, False),
-        "l2": (l2, 0, True),
-        "blur_every": (1 if blur_every is None else blur_every, 1, True),
-        "blur_sigma": (blur_sigma, 0, False),
-        "jitter": (jitter, 0, True),
-    }
-    for name, (value, lowest, inclusive) in bounds.items():
-        if not (math.isfinite(value) and (value >= lowest if inclusive else value > lowest)):
-            raise ValueError(
-                f"{name} is {value}, expected {'at least' if inclusive else 'above'} {lowest}"
-            )
+    lowest = {"jitter": 0, "l2": 0, "degrees": 0, "decay": 0, "blur_every": 1}  # allowed itself
+    for name, value in {"jitter": jitter, **settings}.items():
+        enough = value >= lowest[name] if name in lowest else value > 0
+        if not (math.isfinite(value) and enough):
+            bound = f"at least {lowest[name]}" if name in lowest else "above 0"
+            raise ValueError(f"{name} is {value}, expected {bound}")
     for number in snapshots_at:
         if not 0 <= number <= iterations:
             raise ValueError(f"snapshots_at holds {number}, expected 0 to {iterations} iterations")

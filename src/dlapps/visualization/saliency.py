@@ -1,13 +1,14 @@
 """Practical 2, where a network looks: maps of how much each pixel matters to a class score.
 
 Every method has one call shape, `method(network, images, labels, **options)`, and returns one map
-an image, (N, H, W). A network is in eval mode and gives class scores (N, K) for images
+per image, (N, H, W). A network is in eval mode and gives class scores (N, K) for images
 (N, 3, H, W) in [0, 1]; no call changes it or the images. However many images there are, no more
 than `runtime.images_at_once` are in the network's memory. `saliency_measures` judges maps.
 """
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlapps import runtime
@@ -23,21 +24,24 @@ from dlapps.models.gradients import (
 )
 
 
-def gradient(network, images, labels):
+def gradient(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Return the saliency maps (N, H, W): max over the channels of |d score / d pixel|.
 
     images: float (N, 3, H, W) in [0, 1]; labels: integers (N,), the class whose score is explained,
-    one an image. A map is in score per unit of pixel value, at least 0.
+    one per image. A map is in score per unit of pixel value, at least 0.
     Raises as `score_gradients` does.
 
     Simonyan, Vedaldi, Zisserman: "Deep Inside Convolutional Networks: Visualising Image
     Classification Models and Saliency Maps", ICLR workshop 2014, section 3.1.
     """
-    _, gradients = score_gradients(network, images, labels)
-    return gradients.abs().amax(dim=1)
+    x, c = images, labels
+    _, ds_dx = score_gradients(network, x, c)
+    return ds_dx.abs().amax(dim=1)
 
 
-def smooth_gradient(network, images, labels, noise=0.15, samples=25, seed=0):
+def smooth_gradient(
+    network: nn.Module, images: Tensor, labels: Tensor, noise=0.15, samples=25, seed=0
+) -> Tensor:
     """Return the maps (N, H, W) of the gradient averaged over `samples` noisy copies of an image.
 
     noise: the standard deviation of the Gaussian noise, in pixel values; the copies are clipped to
@@ -62,7 +66,9 @@ def smooth_gradient(network, images, labels, noise=0.15, samples=25, seed=0):
     return (total / samples).abs().amax(dim=1)
 
 
-def integrated_gradients(network, images, labels, baseline=0.0, steps=50):
+def integrated_gradients(
+    network: nn.Module, images: Tensor, labels: Tensor, baseline: float | Tensor = 0.0, steps=50
+) -> Tensor:
     """Return the maps (N, H, W) of what each pixel adds to the score on the way from `baseline`.
 
         (x - b) * integral from 0 to 1 of d score(b + t (x - b)) / dx dt,
@@ -94,7 +100,9 @@ def integrated_gradients(network, images, labels, baseline=0.0, steps=50):
     return (change * total).sum(1)
 
 
-def grad_cam(network, images, labels, layer=None):
+def grad_cam(
+    network: nn.Module, images: Tensor, labels: Tensor, layer: str | None = None
+) -> Tensor:
     """Return the maps (N, H, W) of where the channels of a layer that raise the score are active.
 
         ReLU(sum over channels k of a_k A_k), a_k = mean over space of d score / d A_k,
@@ -131,7 +139,7 @@ def grad_cam(network, images, labels, layer=None):
     return in_batches(maps_of_part, images, labels.to(images.device))[0]
 
 
-def map_layers(network, images):
+def map_layers(network: nn.Module, images: Tensor) -> list[str]:
     """Return the names of the layers whose output for images has a height and a width.
 
     images: float (N, 3, H, W); only their size matters.

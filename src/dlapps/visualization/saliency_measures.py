@@ -1,19 +1,25 @@
 """Practical 2, whether a saliency map can be trusted: what it finds, and what it depends on."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.stats import bootstrap, spearmanr
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
 from dlapps.models.checks import check_counts, check_images
 from dlapps.models.gradients import check_classes, check_integers
 
+MODES = "insertion", "deletion"
 
-def perturbation_curves(network, images, labels, maps, mode, steps=28):
+
+def perturbation_curves(
+    network: nn.Module, images: Tensor, labels: Tensor, maps: Tensor, mode: str, steps=28
+) -> np.ndarray:
     """Return the probability of each image's label as its pixels are deleted or inserted.
 
     "deletion" replaces the pixels of an image by a blurred copy, those with the largest values of
@@ -28,7 +34,7 @@ def perturbation_curves(network, images, labels, maps, mode, steps=28):
     Petsiuk, Das, Saenko: "RISE: Randomized Input Sampling for Explanation of Black-box Models",
     BMVC 2018, section 4.1.
     """
-    if mode not in ("deletion", "insertion"):
+    if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, expected 'deletion' or 'insertion'")
     check_counts(steps=steps)
     check_images(images)
@@ -54,7 +60,7 @@ def perturbation_curves(network, images, labels, maps, mode, steps=28):
     return torch.stack(curves, 1).cpu().numpy()
 
 
-def blur(images, sigma=10.0):
+def blur(images: Tensor, sigma=10.0) -> Tensor:
     """Return images (N, 3, H, W) in [0, 1] blurred so far that nothing in them is recognised.
 
     Raises ValueError for images too small to be blurred by `sigma` pixels.
@@ -67,12 +73,75 @@ def blur(images, sigma=10.0):
     return transforms.gaussian_blur(images, [2 * reach + 1] * 2, [sigma] * 2).clamp(0, 1)
 
 
-def area(curves):
+def area(curves: np.ndarray) -> np.ndarray:
     """Return the area under each of the curves (N, T) over [0, 1], by the trapezoidal rule."""
     return np.trapezoid(curves, dx=1 / (np.shape(curves)[1] - 1), axis=1)
 
 
-def mean_interval(values, confidence=0.95, seed=0):
+def faithfulness(
+    network: nn.Module, images: Tensor, labels: Tensor, maps: Tensor, steps=28
+) -> Tensor:
+    """Return (A_insertion - A_deletion) / p (N,): how far a map is from a useless order of pixels.
+
+    A are the areas under `perturbation_curves`, p is the probability of the label. About 0 means
+    that it does not matter whether the map's largest pixels come first or last; near 1, that few of
+    them carry the prediction. Raises as `perturbation_curves` does.
+    """
+    inserted, deleted = (
+        perturbation_curves(network, images, labels, maps, mode, steps) for mode in MODES
+    )
+    return torch.from_numpy((area(inserted) - area(deleted)) / inserted[:, -1])
+
+
+def judge(
+    network: nn.Module, images: Tensor, labels: Tensor, maps: dict, steps=28, seed=0
+) -> tuple[pd.DataFrame, dict]:
+    """Compare methods by their maps, {method: (N, H, W)}, and with two controls.
+
+    Returns a table with a row per method, "random" and "centre" (see `random_maps`, `centre_maps`):
+    for each of the two modes the mean area under `perturbation_curves`, its bootstrap interval
+    (95 % over the images) and the share of the images whose area is better than the random map's.
+    And the mean curves, {mode: {method: (steps + 1,)}}. Raises as `perturbation_curves` does.
+    """
+    maps = maps | {"random": random_maps(images, seed), "centre": centre_maps(images)}
+    curves, rows = {mode: {} for mode in MODES}, {method: {"map": method} for method in maps}
+    for mode in MODES:
+        areas = {}
+        for method, values in maps.items():
+            found = perturbation_curves(network, images, labels, values, mode, steps)
+            curves[mode][method], areas[method] = found.mean(0), area(found)
+        for method, values in areas.items():
+            mean, *interval = mean_interval(values, seed=seed)
+            against = values - areas["random"]
+            better = (against > 0 if mode == "insertion" else against < 0).mean()
+            rows[method] |= {mode: mean, f"{mode}, 95 %": interval}
+            rows[method][f"{mode} beats random"] = None if method == "random" else better
+    return pd.DataFrame(rows.values()), curves
+
+
+def areas(table: pd.DataFrame, ending="") -> dict[str, dict]:
+    """Return "numbers" and "unit" for `Artifacts.record` of a table of `judge`.
+
+    Keys are such as "insertion auc <method>" and the same with "interval", and end as asked for.
+    """
+    found, unit = {}, {}
+    for row in table.to_dict("records"):
+        for mode in MODES:
+            key = f"{mode} auc {row['map']}"
+            found |= {key + ending: row[mode], f"{key} interval{ending}": row[f"{mode}, 95 %"]}
+            unit |= {key + ending: "area under the curve, mean"}
+            unit |= {f"{key} interval{ending}": "area, 95 % bootstrap interval"}
+    return {"numbers": found, "unit": unit}
+
+
+def concentration(maps: Tensor, share=0.1) -> Tensor:
+    """Return how much of its sum (N,) each map (N, H, W) has in its largest `share` of pixels."""
+    heat = maps.flatten(1)
+    largest = heat.sort(descending=True).values[:, : int(share * heat.shape[1])]
+    return largest.sum(1) / heat.sum(1)
+
+
+def mean_interval(values: np.ndarray, confidence=0.95, seed=0) -> tuple[float, float, float]:
     """Return the mean of values (N,) and the ends of its bootstrap interval (percentiles)."""
     values = np.asarray(values, dtype=float)
     found = bootstrap(
@@ -81,7 +150,7 @@ def mean_interval(values, confidence=0.95, seed=0):
     return float(values.mean()), float(found.low), float(found.high)
 
 
-def random_maps(images, seed=0):
+def random_maps(images: Tensor, seed=0) -> Tensor:
     """Return maps (N, H, W) of uniform noise: a control that knows nothing.
 
     They lie where the images do.
@@ -90,7 +159,7 @@ def random_maps(images, seed=0):
     return torch.rand(len(images), *images.shape[2:], generator=generator).to(images.device)
 
 
-def centre_maps(images):
+def centre_maps(images: Tensor) -> Tensor:
     """Return maps (N, H, W) that fall from the centre: a control that knows photographers.
 
     They lie where the images do.
@@ -99,7 +168,7 @@ def centre_maps(images):
     return (-(rows[:, None] ** 2 + columns**2)).expand(len(images), -1, -1)
 
 
-def rank_correlation(first, second):
+def rank_correlation(first: Tensor, second: Tensor) -> np.ndarray:
     """Return Spearman's rank correlation of each pair of maps (N, H, W), an array (N,).
 
     The maps are arrays, or tensors on any device. It is NaN where a map has but one value, which
@@ -113,13 +182,13 @@ def rank_correlation(first, second):
     )
 
 
-def learned_layers(network):
+def learned_layers(network: nn.Module) -> list[nn.Module]:
     """Return the layers with weights: convolutions, fully connected ones and batch norms."""
     kinds = nn.Conv2d, nn.Linear, nn.BatchNorm2d
     return [module for module in network.modules() if isinstance(module, kinds)]
 
 
-def randomise(network, layers, seed=0):
+def randomise(network: nn.Module, layers: int, seed=0) -> nn.Module:
     """Return a copy of `network` whose last `layers` layers with weights are initialised anew.
 
     A map that explains what the network has learned must change with them (Adebayo et al.: "Sanity
@@ -135,3 +204,45 @@ def randomise(network, layers, seed=0):
         for module in learned[len(learned) - layers :]:
             module.reset_parameters()
     return other
+
+
+def after_randomising(
+    network: nn.Module, images: Tensor, labels: Tensor, methods: dict[str, Callable],
+    maps: dict[str, Tensor], depths: list[int], seed=0,
+) -> pd.DataFrame:  # fmt: skip
+    """Return what is left of maps (N, H, W) once the last layers are initialised anew.
+
+    A row per number of layers in `depths`, a column per method: the mean rank correlation of its
+    absolute values with those of `maps`, the trained network's. A map of one value ranks nothing
+    and counts as 0. Raises as `randomise` does.
+    """
+    table = pd.DataFrame(
+        index=pd.Index(depths, name="layers anew"), columns=[*methods], dtype=float
+    )
+    for depth in depths:
+        other = randomise(network, depth, seed)
+        for method, explain in methods.items():
+            found = explain(other, images, labels).cpu().abs()
+            ranks = np.nan_to_num(rank_correlation(maps[method].abs(), found))
+            table.loc[depth, method] = float(ranks.mean())
+    return table
+
+
+def agreement(predicted: dict[str, Tensor], maps: dict[str, Tensor]) -> dict[str, dict]:
+    """Return how much maps of several networks agree with the first one's, {name: {column: value}}.
+
+    predicted: {name: classes (N,)}, maps: {name: (N, H, W)}, resized to the first's. The columns:
+    how many predictions are the same, the mean rank correlation of all maps, and of those.
+    """
+    (first, classes), *_ = predicted.items()
+    rows = {}
+    for name, found in maps.items():
+        resized = transforms.resize(found, maps[first].shape[1:], antialias=True)
+        ranks, same = rank_correlation(maps[first], resized), (predicted[name] == classes).numpy()
+        rows[name] = {
+            "share of the top tenth": concentration(found).mean().item(),
+            "same prediction": same.mean(),
+            "correlation": ranks.mean(),
+            "correlation, same prediction": ranks[same].mean() if same.any() else np.nan,
+        }
+    return rows
