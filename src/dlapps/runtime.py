@@ -9,13 +9,16 @@ import re
 import shutil
 import stat
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import psutil
 import torch
@@ -263,11 +266,23 @@ def run_each(function: Callable, items: Sequence, description: str) -> list:
             return [function(items[0])]
         finally:
             torch.set_num_threads(threads)
-    with parallel_config("loky", inner_max_num_threads=1):
+    with tempfile.TemporaryDirectory() as folder, parallel_config("loky", inner_max_num_threads=1):
+        # In a file, which each process reads once: with it goes all that it names, data too.
+        file = Path(folder, "function")
+        file.write_bytes(cloudpickle.dumps(carrying(function)))
         results = Parallel(n_jobs=-1, return_as="generator")(
-            delayed(carrying(function))(item) for item in items
+            delayed(_call)(file, item) for item in items
         )
         return list(progress(results, description, len(items)))
+
+
+def _call(file, item):
+    return _function_in(file)(item)
+
+
+@lru_cache(maxsize=1)
+def _function_in(file):
+    return cloudpickle.loads(file.read_bytes())
 
 
 def keep_on_drive(mount: Path | str = "/content/drive") -> None:

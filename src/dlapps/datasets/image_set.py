@@ -86,9 +86,11 @@ def resize(images: torch.Tensor, size: int | None) -> torch.Tensor:
     """
     if size is None or images.shape[-2:] == (size, size):
         return images
+    resized = images.new_empty(*images.shape[:2], size, size)
     # In parts, because the interpolation works on a copy in float32.
-    parts = [transforms.resize(part, [size, size], antialias=True) for part in images.split(2048)]
-    return torch.cat(parts)
+    for part, place in zip(images.split(2048), resized.split(2048), strict=True):
+        place.copy_(transforms.resize(part, [size, size], antialias=True))
+    return resized
 
 
 def balanced_labels(counts: Sequence[int]) -> torch.Tensor:
