@@ -17,9 +17,9 @@ def shown(monkeypatch):
 def test_source_is_that_of_every_object(shown):
     display.show_source(display.answer, display.show_table)
     (code,) = shown
-    assert 'def answer(text):\n    """Display' in code.data
-    assert "def show_table(" in code.data
-    assert "highlight" in code._repr_html_()
+    assert code.data.startswith("```python\ndef answer(text: str")
+    assert "\n\n\ndef show_table(" in code.data
+    assert code.data.endswith("\n```") and code.data.count("```") == 2
 
 
 def test_table_formats_and_says_where_there_is_no_value(shown):

@@ -53,7 +53,8 @@ def student_version(notebook, name, places=()):
             cell.source = _without_answer(cell.source)
             if number == 1:
                 cell.source += f"\n\n{NOTE}"
-            version.cells.append(cell)
+            if cell.source != ANSWER or version.cells[-1].source != ANSWER:  # one blank per answer
+                version.cells.append(cell)
         elif _has_tag(cell, "answer"):
             version.cells.append(new_markdown_cell(ANSWER, id=cell.id))
         elif _has_tag(cell, "blank"):
@@ -202,17 +203,22 @@ def _blank_cells(cell, thing):
 
 def _check_names(things, notebook, name):
     """Raise ValueError if a notebook means something else by a name that blanks use."""
+    needed = {}  # {name: (what it means, the function that needs it)}
+    for thing in things:
+        module = inspect.getmodule(thing)
+        for word in global_names(inspect.getsource(thing)) | {thing.__name__}:
+            meaning = vars(module).get(word)
+            other, user = needed.setdefault(word, (meaning, thing.__name__))
+            if other is not meaning:
+                raise ValueError(f"{name}: {user} and {thing.__name__} both use a name {word}")
     for number, cell in enumerate(notebook.cells, start=1):
         for word, node in _bindings(_tree(cell)).items() if cell.cell_type == "code" else ():
-            for thing in things:
-                needed = vars(inspect.getmodule(thing)).get(word)
-                if word not in {*global_names(inspect.getsource(thing)), thing.__name__}:
-                    continue
-                if _imported(node) is not needed:
-                    raise ValueError(
-                        f"{name}, cell {number}: {word} is not what the student's "
-                        f"{thing.__name__} means by it; it needs another name here"
-                    )
+            meaning, user = needed.get(word, (None, None))
+            if user and _imported(node) is not meaning:
+                raise ValueError(
+                    f"{name}, cell {number}: {word} is not what the student's {user} means by it; "
+                    "it needs another name here"
+                )
 
 
 def _imported(node):
@@ -235,7 +241,7 @@ def _shown(cell, namespace):
 
 def _check_cell(cell, namespace, places, where):
     """Raise SolutionShown for an untagged cell that shows a solution or an answer."""
-    if _calls(cell, "answer"):
+    if _calls(cell, "answer") or _calls(cell, "in_numbers"):
         raise SolutionShown(f"{where}: an answer without the tag `answer`")
     for call in _calls(cell, "show_source"):
         for argument in call.args:

@@ -3,12 +3,13 @@
 import inspect
 
 import pandas as pd
-from IPython.display import Code, Markdown, display
+from IPython.display import Markdown, display
 
 
 def show_source(*objects) -> None:
     """Display the source code of functions or classes, coloured."""
-    display(Code("\n\n".join(inspect.getsource(o) for o in objects), language="python"))
+    code = "\n\n".join(inspect.getsource(o) for o in objects)
+    display(Markdown(f"```python\n{code}```"))
 
 
 def show_table(rows, **formats) -> None:
@@ -22,4 +23,9 @@ def show_table(rows, **formats) -> None:
 
 def answer(text: str) -> None:
     """Display the answer to a question."""
-    display(Markdown("**Answer.** " + text.strip()))
+    display(Markdown(f"**Answer.** {text.strip()}"))
+
+
+def in_numbers(text: str) -> None:
+    """Display what the numbers of this run say, beside an answer that holds for all runs."""
+    display(Markdown(f"**In numbers.** {text.strip()}"))

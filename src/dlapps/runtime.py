@@ -25,7 +25,7 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from tqdm import TqdmWarning, tqdm
 
-from dlapps.student.installation import carrying
+from dlapps.replacements import carrying
 
 PROFILES = ("quick", "full")
 # What computes the numbers beside Python, PyTorch and this package.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 PACKAGE = __name__.partition(".")[0]
 # What these do changes when and where something is computed, never what.
-APART = "artifacts", "display", "files", "runtime", "sources", "student.installation", "training"
+APART = "artifacts", "display", "files", "runtime", "sources", "replacements", "training"
 
 
 def code_of(*objects) -> Iterator[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dlapps.models.checks import check_counts, check_positive
+from dlapps.checks import check_counts, check_positive
 
 OPTIMIZERS = {"adam": (torch.optim.Adam, {}), "sgd": (torch.optim.SGD, {"momentum": 0.9})}
 AUGMENTATIONS = None, "shape", "shape and colour"

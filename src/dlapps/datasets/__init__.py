@@ -16,8 +16,6 @@ from dlapps.datasets.image_set import DatasetError, ImageSet, check_size, check_
 from dlapps.datasets.mnist_m import build as build_mnist_m
 from dlapps.datasets.mnist_m import load_photographs
 
-__all__ = ["NAMES", "DatasetError", "ImageSet", "build_mnist_m", "load", "load_photographs"]
-
 _LOADERS = {
     "mnist": mnist.load,
     "mnist-5000": mnist.load_5000,

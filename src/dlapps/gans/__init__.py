@@ -23,38 +23,3 @@ from dlapps.gans.sampling import fixed_inputs, generate, interpolate, label_grid
 from dlapps.gans.trainer import History, Settings, failures, train
 from dlapps.gans.variants import Outcome, Variant, run_all, train_variant
 from dlapps.gans.writing_style import explained_variance, handwriting
-
-__all__ = [
-    "LOSSES",
-    "RECORDED",
-    "UNITS",
-    "Benchmark",
-    "History",
-    "Outcome",
-    "Settings",
-    "Variant",
-    "as_records",
-    "budget_table",
-    "compare",
-    "discriminator_loss",
-    "ending_records",
-    "explained_variance",
-    "failures",
-    "failures_in_words",
-    "fixed_inputs",
-    "gan_step",
-    "generate",
-    "generator_loss",
-    "gradient_length",
-    "gradient_penalty",
-    "handwriting",
-    "interpolate",
-    "label_grid",
-    "make_benchmark",
-    "measure_table",
-    "run_all",
-    "spread",
-    "train",
-    "train_variant",
-    "training_panels",
-]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dlapps import steps, training, views
-from dlapps.models.checks import check_counts, check_uint8_images
+from dlapps.checks import check_counts, check_uint8_images
 
 
 def train_judge(

@@ -68,7 +68,9 @@ def gan_step(
     `networks` and `optimizers` are those of G and D, in this order. A batch is a pair of real
     images x (N, C, H, W) in [0, 1] and labels y (N,) or None, which the generated images take too.
     z[k] is noise (N, latent): one for each update of D, of which the last also serves G's first,
-    then one for each further update of G. Returns {name of RECORDED: of the last updates}.
+    then one for each further update of G. settings.loss is the kind of both losses; settings.r1,
+    unless 0, the weight of the `gradient_penalty` that is added to D's.
+    Returns {name of RECORDED: of the last updates}.
     """
     (G, D), (optimizer_G, optimizer_D), K = networks, optimizers, len(batches)
     for k, (x, y) in enumerate(batches):

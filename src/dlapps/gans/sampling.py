@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlapps.models.checks import check_uint8_images
+from dlapps.checks import check_uint8_images
 
 
 def check_classes(labels: Tensor | None, classes: int | None) -> None:

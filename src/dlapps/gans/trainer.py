@@ -12,9 +12,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
 
 from dlapps import steps, training
+from dlapps.checks import check_counts, check_positive, check_uint8_images
 from dlapps.gans.losses import LOSSES, RECORDED, gan_step
 from dlapps.gans.sampling import check_classes, generate, spread
-from dlapps.models.checks import check_counts, check_positive, check_uint8_images
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dlapps.gans.benchmark import Benchmark, measure, resized
 from dlapps.gans.sampling import fixed_inputs
 from dlapps.gans.trainer import History, Settings, train
 from dlapps.models import gan
-from dlapps.student.installation import carrying
+from dlapps.replacements import carrying
 
 MODELS = {
     "DCGAN": (gan.DCGANGenerator, gan.DCGANDiscriminator),

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dlapps.models.checks import check_uint8_images
+from dlapps.checks import check_uint8_images
 
 
 def handwriting(images: Tensor) -> dict[str, Tensor]:

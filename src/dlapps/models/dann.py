@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlapps.models.checks import check_image_form
+from dlapps.checks import check_image_form
 
 
 class GradientReversal(torch.autograd.Function):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from dlapps import runtime
+from dlapps.checks import check_counts, check_sizes, check_uint8_images
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
-from dlapps.models.checks import check_counts, check_sizes, check_uint8_images
 from dlapps.models.pretrained import resize
 
 # Images: at most so many are computed anew after an interruption, and lie on a GPU as features.

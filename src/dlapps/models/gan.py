@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlapps.models.checks import check_image_form
+from dlapps.checks import check_image_form
 
 SIZES = 32, 64
 

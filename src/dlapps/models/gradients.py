@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dlapps import runtime
-from dlapps.models.checks import check_images
+from dlapps.checks import check_images
 
 
 def score_gradients(network, images: Tensor, labels) -> list[Tensor]:

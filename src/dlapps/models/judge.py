@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from dlapps.models.checks import check_image_form
+from dlapps.checks import check_image_form
 
 
 class Judge(nn.Module):

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
+from dlapps.checks import check_image_form, check_uint8_images
 from dlapps.models.architectures import NAMES, WeightsUnavailable, architecture_named
-from dlapps.models.checks import check_image_form, check_uint8_images
 
 __all__ = [
     "NAMES",

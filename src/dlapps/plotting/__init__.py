@@ -21,29 +21,3 @@ from dlapps.plotting.saliency import saliency_maps
 from dlapps.plotting.trainings import training_sheet
 
 style.apply()
-
-__all__ = [
-    "activation_maps",
-    "confidences",
-    "confusion_matrix",
-    "curve_panels",
-    "curves",
-    "dots",
-    "draw_curves",
-    "fooled_images",
-    "image_grid",
-    "image_table",
-    "labelled_mosaic",
-    "mosaic",
-    "mosaics",
-    "planes",
-    "predictions",
-    "running_mean",
-    "saliency_maps",
-    "shares",
-    "show_image",
-    "spreads",
-    "style",
-    "to_array",
-    "training_sheet",
-]

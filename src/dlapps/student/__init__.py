@@ -1,8 +1,7 @@
 """A student's own functions: checked against independent expectations, then used in the notebook.
 
-This module, `comparison` and `installation` import nothing that computes, so that `runtime` can
-take a student's functions to other processes. The checks, a module for each practical, are loaded
-when the first function is checked.
+The checks, a module for each practical, are loaded when the first function is checked. A function
+that passes takes the place of the package's own, see `dlapps.replacements`.
 """
 
 import traceback
@@ -13,9 +12,9 @@ from inspect import isclass
 
 import torch
 
+from dlapps.replacements import install
 from dlapps.sources import functions_of
 from dlapps.student.comparison import NotYet
-from dlapps.student.installation import install
 
 PRACTICALS = "transfer", "visualization", "adaptation", "gans"
 

@@ -12,10 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from dlapps import steps, training, views
+from dlapps.checks import check_counts, check_positive, check_uint8_images
 from dlapps.datasets import ImageSet
 from dlapps.datasets.image_set import resize
 from dlapps.models import features
-from dlapps.models.checks import check_counts, check_positive, check_uint8_images
 
 RECORDED = ("loss", "train_accuracy", "test_accuracy")
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from dlapps.models.checks import check_image_form
+from dlapps.checks import check_image_form
 
 PARTS = ("light", "pattern", "colour", "dead")
 

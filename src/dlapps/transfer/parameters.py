@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dlapps.models.checks import check_counts
+from dlapps.checks import check_counts
 
 _KINDS = {
     nn.Conv2d: "convolution",

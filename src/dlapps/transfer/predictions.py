@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
+from dlapps.checks import check_counts, check_images
 from dlapps.datasets import ImageSet
-from dlapps.models.checks import check_counts, check_images
 
 
 def softmax(s: Tensor) -> Tensor:

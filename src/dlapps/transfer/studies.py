@@ -13,7 +13,8 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import normalize
 
 from dlapps import runtime
-from dlapps.models.checks import check_counts
+from dlapps.checks import check_counts
+from dlapps.replacements import carrying
 from dlapps.transfer.svm import check_rows, evaluate, fit_linear_svm
 
 Split = tuple[np.ndarray, np.ndarray]  # indices to fit and to test
@@ -68,7 +69,8 @@ def split_accuracies(
     options = {"C": C, "seed": seed, "normalisation": normalisation}
     return np.array(
         Parallel(n_jobs=-1)(
-            delayed(_split_accuracy)(features, labels, *split, **options) for split in splits
+            delayed(carrying(_split_accuracy))(features, labels, *split, **options)
+            for split in splits
         )
     )
 

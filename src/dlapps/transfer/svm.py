@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer
 from sklearn.svm import LinearSVC
 
-from dlapps.models.checks import check_positive
+from dlapps.checks import check_positive
 
 NORMALISATIONS = ("raw", "l2", "signed root")
 Z95 = 1.96  # standard errors to each side of a mean: 95 % of a normal distribution
@@ -19,7 +19,7 @@ Z95 = 1.96  # standard errors to each side of a mean: 95 % of a normal distribut
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a classifier does on test data: `confusion[i, j]` counts images of class i called j."""
+    """What a classifier does on test data: `confusion[i, j]` counts class i predicted as j."""
 
     accuracy: float
     confusion: np.ndarray  # (classes, classes)

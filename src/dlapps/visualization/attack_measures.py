@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from dlapps.models.checks import check_images
+from dlapps.checks import check_images
 from dlapps.models.gradients import check_labels
 from dlapps.visualization.attacks import AttackResult, is_adversarial, scores_of
 

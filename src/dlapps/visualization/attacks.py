@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlapps.models.checks import check_images, check_positive
+from dlapps.checks import check_images, check_positive
 from dlapps.models.gradients import check_labels, in_batches
 
 

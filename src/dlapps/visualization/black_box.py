@@ -8,7 +8,7 @@ from scipy.optimize import differential_evolution
 from torch import Tensor, nn
 
 from dlapps import runtime
-from dlapps.models.checks import check_counts
+from dlapps.checks import check_counts
 from dlapps.models.gradients import in_batches
 from dlapps.visualization.attacks import Attack, AttackResult, is_adversarial, scores_of
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
-from dlapps.models.checks import check_images
+from dlapps.checks import check_images
 from dlapps.models.gradients import check_labels
 from dlapps.models.pretrained import resize
 from dlapps.visualization.attacks import scores_of

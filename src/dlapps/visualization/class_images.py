@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
+from dlapps.checks import check_counts, check_images
 from dlapps.files import Checkpoint, fingerprint
-from dlapps.models.checks import check_counts, check_images
 from dlapps.models.gradients import check_labels, class_count, class_gradients, in_batches, unit
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlapps import runtime
-from dlapps.models.checks import check_counts, check_images
+from dlapps.checks import check_counts, check_images
 from dlapps.models.gradients import (
     check_classes,
     check_integers,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
-from dlapps.models.checks import check_counts, check_images
+from dlapps.checks import check_counts, check_images
 from dlapps.models.gradients import check_classes, check_integers
 
 MODES = "insertion", "deletion"

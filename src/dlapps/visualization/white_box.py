@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlapps import runtime
-from dlapps.models.checks import check_counts
+from dlapps.checks import check_counts
 from dlapps.models.gradients import in_batches, score_gradients, unit
 from dlapps.visualization.attacks import Attack, AttackResult, Shortest, margins_of
 
@@ -85,6 +85,9 @@ def fgsm(
     """Change each value by ε in the direction that the loss asks for, in one step.
 
         x' = clip(x + ε sign(∇_x L)), L the cross-entropy (minus it, if targeted).
+
+    images: float (N, 3, H, W) in [0, 1]; labels: integers (N,). Returns an `AttackResult` of x',
+    which counts one gradient and, to see whether x' succeeds, one query.
 
     Goodfellow, Shlens, Szegedy: "Explaining and Harnessing Adversarial Examples", ICLR 2015,
     section 4. Raises as `pgd` does.
