@@ -77,7 +77,7 @@ PICTURES = {  # file in figures/full/: what it shows
     "2_class_image_recipes.png": "Images that four recipes painted for five classes",
     "3_features.png": "Digits of two domains in the plane of t-SNE, before and after adaptation",
     "3_ablation.png": "Accuracy of domain adaptation with each trick alone and together",
-    "4_cdcgan_columns.png": "Generated digits, one label a row and one noise vector a column",
+    "4_cdcgan_columns.png": "Generated digits, one label per row and one noise vector per column",
 }
 
 

@@ -24,7 +24,7 @@ def load(
 ) -> ImageSet:
     """Return the images of a folder, their centre square resized to `size` (default 32) pixels.
 
-    The folder holds one folder a class, or only images (then of one class). If it holds `train`
+    The folder holds one folder per class, or only images (then of one class). If it holds `train`
     and `test`, `split` chooses one of these; if not, all of it is the training set.
     mode: "RGB" for three channels, "L" for grey.
     Raises DatasetError if there is no image, or one that cannot be read; ValueError for a mode

@@ -56,7 +56,7 @@ class Settings:
 class History:
     """What a training left behind.
 
-    `records` holds a list of one number an iteration for each name in `RECORDED`, of the last
+    `records` holds a list of one number per iteration for each name in `RECORDED`, of the last
     update of each network: both losses (nats, or hinge losses), D's mean probability of "real" on
     real and on generated images, the lengths of both gradients, and the `spread` of the generated
     batch. `snapshots` holds {iteration: uint8 images of the fixed noise}. `failures` holds

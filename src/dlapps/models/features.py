@@ -127,7 +127,7 @@ def _computed(views, images, done, batch_size, quiet):
     name = f"features of {network.title}"
     bar = runtime.progress(None, name, len(images), initial=done, disable=quiet)
     waiting, count = [], 0  # what is on the network's device, and of how many images
-    with bar, runtime.chosen_kernels(network.mean.device):
+    with bar, runtime.keep_freed_memory(), runtime.chosen_kernels(network.mean.device):
         while done < len(images):
             try:
                 with runtime.naming_memory("batch_size", batch_size):

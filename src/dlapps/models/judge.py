@@ -8,7 +8,7 @@ from dlapps.checks import check_image_form
 class Judge(nn.Module):
     """Images (N, channels, 32, 32) in [0, 1] -> class scores (N, classes), by three convolutions.
 
-    Its last hidden layer, `width` numbers an image, is the space in which images are compared.
+    Its last hidden layer, `width` numbers per image, is the space in which images are compared.
     """
 
     def __init__(self, classes: int = 10, channels: int = 1, width: int = 128):

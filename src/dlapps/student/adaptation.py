@@ -70,7 +70,7 @@ def logits_of(network, f_s, f_t, factor, joint):
 
 
 def cross_entropies(l_s, l_t):
-    """Return the domain losses of source and target, one number a row."""
+    """Return the domain losses of source and target, one number per row."""
     loss = F.binary_cross_entropy_with_logits
     zeros, ones = torch.zeros_like(l_s), torch.ones_like(l_t)
     return loss(l_s, zeros, reduction="none"), loss(l_t, ones, reduction="none")

@@ -67,6 +67,7 @@ def _painted(image, candidates):
     return copies
 
 
+@runtime.keep_freed_memory()
 def square(
     network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, epsilon=0.05,
     max_queries=1000, share=0.05, seed=0,
@@ -123,6 +124,7 @@ def _random_square(share, side, generator):
     return (..., *(slice(first, first + length) for first in corner))
 
 
+@runtime.keep_freed_memory()
 def nes(
     network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, epsilon=0.05,
     max_queries=1000, samples=20, noise=0.01, step=0.01, seed=0,

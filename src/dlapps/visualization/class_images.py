@@ -58,6 +58,7 @@ def ascent_step(z: Tensor, g: Tensor, η: float, λ: float) -> Tensor:
     return z + η * unit(g - 2 * λ * z)
 
 
+@runtime.keep_freed_memory()
 def maximise(
     network: nn.Module, classes: Sequence[int], start: Tensor | None = None, iterations=200,
     learning_rate=5.0, l2=1e-3, blur_every: int | None = 10, blur_sigma=0.5, jitter=16, seed=0,
@@ -76,7 +77,7 @@ def maximise(
     4. every `blur_every` iterations, from the first on, blurs by a Gaussian of `blur_sigma` pixels,
        which keeps pixel noise from building up; never if `blur_every` is None.
 
-    classes: integers (N,); start: float (N, 3, H, W) in [0, 1], one image a class, or None for
+    classes: integers (N,); start: float (N, 3, H, W) in [0, 1], one image per class, or None for
     N(0, 1) noise in normalised space, of the network's input size. `seed` decides on noise and
     shifts; they are the same for each class, so a class's image does not depend on the others.
     `snapshots_at` holds numbers of iterations, 0 being the start. Returns `ClassImages`.
@@ -146,6 +147,7 @@ class _Spectrum:
         return self.images(self.a).detach()
 
 
+@runtime.keep_freed_memory()
 def maximise_spectrum(
     network: nn.Module, classes: Sequence[int], iterations=256, learning_rate=0.05, decay=1.0,
     jitter=16, scales=(0.8, 1.2), degrees=15.0, seed=0, snapshots_at: Sequence[int] = (),

@@ -39,6 +39,7 @@ def gradient(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return ds_dx.abs().amax(dim=1)
 
 
+@runtime.keep_freed_memory()
 def smooth_gradient(
     network: nn.Module, images: Tensor, labels: Tensor, noise=0.15, samples=25, seed=0
 ) -> Tensor:
@@ -66,6 +67,7 @@ def smooth_gradient(
     return (total / samples).abs().amax(dim=1)
 
 
+@runtime.keep_freed_memory()
 def integrated_gradients(
     network: nn.Module, images: Tensor, labels: Tensor, baseline: float | Tensor = 0.0, steps=50
 ) -> Tensor:

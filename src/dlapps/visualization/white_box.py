@@ -41,6 +41,7 @@ def fooling_step(x: Tensor, g: Tensor, η: float) -> Tensor:
     return (x + η * unit(g)).clamp(0, 1)
 
 
+@runtime.keep_freed_memory()
 def fool(
     network: nn.Module, images: Tensor, targets: Tensor, step=0.05, max_steps=500, *, targeted=True
 ) -> FoolingResult:
@@ -100,6 +101,7 @@ def fgsm(
     return attack.result(x)
 
 
+@runtime.keep_freed_memory()
 def pgd(
     network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, norm="linf",
     epsilon=8 / 255, steps=40, step=None, seed=0,
@@ -147,6 +149,7 @@ def _random_point(x, norm, ε, seed):
     return (change * torch.rand(1, generator=generator) ** (1 / change.numel())).to(x)
 
 
+@runtime.keep_freed_memory()
 def carlini_wagner(
     network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, constant=1.0, steps=100,
     learning_rate=0.01,
@@ -187,6 +190,7 @@ def carlini_wagner(
     return _closest(attack, best, steps)
 
 
+@runtime.keep_freed_memory()
 def ddn(
     network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, steps=100, radius=1.0,
     gamma=0.05, levels=None,
