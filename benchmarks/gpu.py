@@ -183,6 +183,8 @@ def main(arguments=None, known=None):
     if not torch.cuda.is_available():
         print("PyTorch finds no GPU on this machine: there is nothing to learn here.")
         return 2
+    # Begun in the background, this process ignores interrupts, and so would those that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     end = time.monotonic() + 60 * options.minutes
     FOLDER.mkdir(parents=True, exist_ok=True)
     results = []
