@@ -250,6 +250,17 @@ def progress(iterable, description: str, total=None, initial=0, disable=False) -
     )
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread on a CPU: the numbers do not depend on how many cores there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def run_each(function: Callable, items: Sequence, description: str) -> list:
     """Return [function(item), ...]: on a CPU as many at a time as it has cores, one thread each.
 
@@ -260,12 +271,8 @@ def run_each(function: Callable, items: Sequence, description: str) -> list:
     if torch.cuda.is_available():
         return [function(item) for item in items]
     if len(items) == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             return [function(items[0])]
-        finally:
-            torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder, parallel_config("loky", inner_max_num_threads=1):
         # In a file, which each process reads once: with it goes all that it names, data too.
         file = Path(folder, "function")

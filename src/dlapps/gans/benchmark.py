@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
+from dlapps.datasets.image_set import resize
 from dlapps.gans import judging, measures
 from dlapps.gans.sampling import generate
 from dlapps.models.judge import Judge
@@ -86,7 +86,7 @@ def measure(
     count = len(benchmark.test)
     z = torch.randn(count, generator.latent, generator=torch.Generator().manual_seed(seed))
     labels = None if generator.classes is None else torch.arange(count) % generator.classes
-    images = resized(generate(generator, z, labels), benchmark.test.shape[-1])
+    images = resize(generate(generator, z, labels), benchmark.test.shape[-1])
     figures = compare(benchmark.reference, images, labels)
     if gan_train and labels is not None:
         figures["gan train"] = train_on_generated(generator, benchmark, seed)
@@ -124,15 +124,8 @@ def train_on_generated(generator: nn.Module, benchmark: Benchmark, seed: int = 1
     count = len(benchmark.images)
     z = torch.randn(count, generator.latent, generator=torch.Generator().manual_seed(seed + 1))
     labels = torch.arange(count) % generator.classes
-    images = resized(generate(generator, z, labels), benchmark.test.shape[-1])
+    images = resize(generate(generator, z, labels), benchmark.test.shape[-1])
     runtime.seed_everything(seed)
     judge = type(benchmark.judge)(generator.classes, images.shape[1])
     judging.train_judge(judge, images, labels, epochs=3, seed=seed, description="GAN-train")
     return judging.accuracy(judge, benchmark.test, benchmark.test_labels)
-
-
-def resized(images: Tensor, size: int) -> Tensor:
-    """Return uint8 images (N, C, H, H) as (N, C, size, size), themselves if they have that size."""
-    if images.shape[-1] == size:
-        return images
-    return transforms.resize(images, [size, size], antialias=True)

@@ -3,7 +3,6 @@
 import re
 import zlib
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from joblib import Parallel, cpu_count, delayed
 from torch import Tensor, nn
 
 from dlapps import runtime
+from dlapps.datasets.image_set import resize
 from dlapps.files import Checkpoint, fingerprint
-from dlapps.gans.benchmark import Benchmark, measure, resized
+from dlapps.gans.benchmark import Benchmark, measure
 from dlapps.gans.sampling import fixed_inputs
 from dlapps.gans.trainer import History, Settings, train
 from dlapps.models import gan
@@ -116,11 +116,11 @@ def train_variant(
     thread computes, so that the numbers do not depend on how many cores there are.
     """
     generator, discriminator = variant.networks()
-    with _one_thread():
+    with runtime.one_thread():
         history = train(
             generator,
             discriminator,
-            resized(images, variant.generator.get("size", images.shape[-1])),
+            resize(images, variant.generator.get("size", images.shape[-1])),
             None if generator.classes is None else labels,
             Settings(**variant.settings),
             fixed=fixed_inputs(generator),
@@ -146,7 +146,7 @@ def run(
     if result is None:
         data = benchmark.images, benchmark.labels
         generator, history = train_variant(variant, *data, folder, snapshots)
-        with _one_thread():
+        with runtime.one_thread():
             diverged = "not finite" in history.failures
             figures = None if diverged else measure(generator, benchmark, variant.gan_train)
         weights = {name: values.cpu() for name, values in generator.state_dict().items()}
@@ -183,13 +183,3 @@ def run_all(
     )
     bar = runtime.progress(results, "variants", len(jobs), disable=len(jobs) == 1)
     return dict(zip(names, list(bar)[: len(names)], strict=True))
-
-
-@contextmanager
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
