@@ -49,9 +49,15 @@ def profile() -> str:
     return name
 
 
-def pick(*, quick, full):
-    """Return the argument that belongs to the profile in force."""
-    return {"quick": quick, "full": full}[profile()]
+def pick(*, quick, full, full_on_cpu=...):
+    """Return the argument that belongs to the profile in force.
+
+    full_on_cpu: what the full profile takes instead where there is no GPU, for what would need days
+    there.
+    """
+    if profile() == "quick":
+        return quick
+    return full if full_on_cpu is ... or torch.cuda.is_available() else full_on_cpu
 
 
 def device() -> torch.device:
