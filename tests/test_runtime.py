@@ -86,6 +86,19 @@ def test_settings_that_name_no_folder_are_errors(monkeypatch, tmp_path):
         runtime.weights_root()
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    roots = {
+        "DATA": runtime.data_root, "ARCHIVES": runtime.archives_root,
+        "WEIGHTS": runtime.weights_root, "FIGURES": runtime.figures_root,
+    }  # fmt: skip
+    for name, root in roots.items():
+        monkeypatch.setenv(f"DLAPPS_{name}", f"~/{name.lower()}")
+        assert root() == tmp_path / name.lower()
+
+
 def test_a_seed_repeats_python_numpy_and_torch():
     def draw():
         runtime.seed_everything(3)

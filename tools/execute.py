@@ -81,8 +81,8 @@ def kernel_environment(profile):
     A kernel runs in the notebook's folder, but a relative path means the caller's.
     """
     folders = {
-        name: str(Path(os.environ[name]).resolve())
-        for name in ("DLAPPS_DATA", "DLAPPS_WEIGHTS", "DLAPPS_FIGURES")
+        name: str(Path(os.environ[name]).expanduser().resolve())
+        for name in ("DLAPPS_DATA", "DLAPPS_ARCHIVES", "DLAPPS_WEIGHTS", "DLAPPS_FIGURES")
         if os.environ.get(name)
     }
     return {**os.environ, **folders, "DLAPPS_PROFILE": profile}

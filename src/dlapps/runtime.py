@@ -106,7 +106,7 @@ def data_root() -> Path:
 
     Raises NotADirectoryError if `DLAPPS_DATA` names something that is not a folder.
     """
-    root = Path(os.environ.get("DLAPPS_DATA") or project_root() / "data").resolve()
+    root = _setting("DLAPPS_DATA") or project_root() / "data"
     if root.exists() and not root.is_dir():
         raise NotADirectoryError(f"DLAPPS_DATA is {root}, which is a file: expected a folder")
     return root
@@ -131,8 +131,7 @@ def archives_root() -> Path:
     Wherever an archive lies, what is in it is unpacked to `writable_data_root()`.
     Raises NotADirectoryError if `DLAPPS_ARCHIVES` names something that is not a folder.
     """
-    setting = os.environ.get("DLAPPS_ARCHIVES")
-    root = Path(setting).resolve() if setting else writable_data_root()
+    root = _setting("DLAPPS_ARCHIVES") or writable_data_root()
     if root.exists() and not root.is_dir():
         raise NotADirectoryError(f"DLAPPS_ARCHIVES is {root}, which is a file: expected a folder")
     return root
@@ -143,18 +142,21 @@ def weights_root() -> Path | None:
 
     Raises NotADirectoryError if `DLAPPS_WEIGHTS` names no folder.
     """
-    setting = os.environ.get("DLAPPS_WEIGHTS")
-    if not setting:
-        return None
-    root = Path(setting).resolve()
-    if not root.is_dir():
-        raise NotADirectoryError(f"DLAPPS_WEIGHTS is {setting!r}: expected a folder that exists")
+    root = _setting("DLAPPS_WEIGHTS")
+    if root and not root.is_dir():
+        raise NotADirectoryError(f"DLAPPS_WEIGHTS is {str(root)!r}: expected a folder that exists")
     return root
 
 
 def figures_root() -> Path:
     """Return the folder of figures and numbers: `DLAPPS_FIGURES`, by default `figures/`."""
-    return Path(os.environ.get("DLAPPS_FIGURES") or project_root() / "figures").resolve()
+    return _setting("DLAPPS_FIGURES") or project_root() / "figures"
+
+
+def _setting(name):
+    """Return the folder that an environment variable names, or None if it is unset or empty."""
+    value = os.environ.get(name)
+    return Path(value).expanduser().resolve() if value else None
 
 
 def versions() -> dict:

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import functional as old_transforms
 
 from dlapps import datasets, runtime
-from dlapps.datasets import DatasetError, folders, scenes
+from dlapps.datasets import DatasetError, scenes
 
 ORIGINAL = [
     *("bedroom", "MITcoast", "MITforest", "MIThighway", "industrial", "MITinsidecity", "kitchen"),
@@ -68,7 +68,7 @@ def test_canonical_class(folder, name):
 def test_the_second_load_reads_the_cache_until_a_file_changes(data, monkeypatch):
     write_tree(data / "15-Scene", scenes.CLASSES)
     first = datasets.load("15-scene", size=8)
-    monkeypatch.setattr(folders, "ThreadPool", None)  # decoding again would fail
+    monkeypatch.setattr(Image, "open", None)  # decoding again would fail
     assert torch.equal(datasets.load("15-scene", size=8).images, first.images)
     monkeypatch.undo()
     monkeypatch.setenv("DLAPPS_DATA", str(data))

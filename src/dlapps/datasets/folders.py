@@ -1,10 +1,14 @@
 """Image files: listing, decoding in parallel, and any folder of them as a data set."""
 
+import hashlib
 import os
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as transforms
@@ -13,7 +17,11 @@ from dlapps import runtime
 from dlapps.datasets.image_set import SPLITS, DatasetError, ImageSet, balanced_labels, resize
 from dlapps.files import fingerprint, load_checkpoint, save_checkpoint
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
+)  # fmt: skip
+HALVES = {*SPLITS, "val", "valid", "validation"}  # folders of these names are splits, not classes
+NO_CLASSES = ("@eaDir", "__MACOSX")  # what file servers and archives leave beside them
 MODES = ("RGB", "L")
 PIXEL_LIMIT = 50_000_000  # a photograph of 50 megapixels; above it, most likely a trap
 LISTED = 10  # of the images that cannot be read, so many are named
@@ -24,11 +32,14 @@ def load(
 ) -> ImageSet:
     """Return the images of a folder, their centre square resized to `size` (default 32) pixels.
 
-    The folder holds one folder per class, or only images (then of one class). If it holds `train`
-    and `test`, `split` chooses one of these; if not, all of it is the training set.
+    The folder holds one folder per class, or only images (then of one class). If it holds folders
+    named `train` and `test`, and no others but those of a validation set, `split` chooses one of
+    them, and the classes are numbered over both; if not, all of it is the training set.
+    Of animations the first picture is taken; 16 bits per pixel become 8. What is left out, because
+    it is no image of a format in SUFFIXES, is said.
     mode: "RGB" for three channels, "L" for grey.
-    Raises DatasetError if there is no image, or one that cannot be read; ValueError for a mode
-    that is none of the two.
+    Raises DatasetError if there is no image of a class, one that cannot be read, or images beside
+    folders; ValueError for a mode that is none of the two.
     """
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, expected 'RGB' or 'L'")
@@ -36,20 +47,44 @@ def load(
     if not folder.is_dir():
         raise DatasetError(f"{folder} is no folder; expected a folder of images")
     name = f"Images of {folder.resolve().name}"
-    if all((folder / half).is_dir() for half in SPLITS):
+    halves = {path.name for path in folder.iterdir() if _visible(path) and path.is_dir()}
+    if halves & {*SPLITS} and (halves >= {*SPLITS} or halves <= HALVES):
+        if split not in halves:
+            raise DatasetError(f"{folder} holds {_and(halves)}, but no folder {split!r}")
         root, name = folder / split, f"{name}, {split}"
+        known = [_classes(folder / half) for half in SPLITS if half in halves]
+        names = sorted({class_name for classes in known for class_name in classes})
     elif split == "train":
-        root = folder
+        root, names = folder, None
     else:
         raise DatasetError(f"{folder} has no folders 'train' and 'test', so there is no test set")
-    classes = list_classes(root) or {root.name: list_images(root)}
+    classes = _classes(root)
     for class_name, paths in classes.items():
         if not paths:
             raise DatasetError(f"{root} holds no image ({', '.join(SUFFIXES)}) of {class_name!r}")
     paths = [path for paths in classes.values() for path in paths]
     images = read_images(paths, root, size or 32, mode, crop=True)
-    labels = balanced_labels([len(paths) for paths in classes.values()])
-    return ImageSet(images, labels, tuple(classes), name)
+    names = names or list(classes)
+    labels = balanced_labels([len(classes.get(name, ())) for name in names])
+    return ImageSet(images, labels, tuple(names), name)
+
+
+def _classes(root):
+    """Return {class: its images} of a folder of classes, or of images, which are one class."""
+    classes, images = list_classes(root), list_images(root)
+    if classes and images:
+        raise DatasetError(
+            f"{root} holds {len(images)} images beside {_and(classes)}; expected images alone, of "
+            "one class, or one folder per class and nothing else. Move away what does not belong."
+        )
+    classes = {name: paths for name, paths in classes.items() if name not in NO_CLASSES}
+    return classes or {root.name: images}
+
+
+def _and(names):
+    names = sorted(map(repr, names))
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"the folder{'s' if len(names) > 1 else ''} {', '.join(names[:LISTED])}{more}"
 
 
 def list_classes(folder: Path) -> dict[str, list[Path]]:
@@ -59,12 +94,17 @@ def list_classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return the image files in `folder`, in the order of their names."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if _visible(path) and path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+    """Return the image files in `folder`, in the order of their names; say what is left out.
+
+    Links that lead nowhere are among them: reading them says so.
+    """
+    files = sorted(path for path in folder.iterdir() if _visible(path) and not path.is_dir())
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    others = sorted({path.suffix.lower() or path.name for path in {*files} - {*images}})
+    if others:
+        count = len(files) - len(images)
+        print(f"{folder}: {count} files are no images of a known format ({', '.join(others)})")
+    return images
 
 
 def _visible(path):
@@ -78,16 +118,12 @@ def read_images(
     """Read image files in parallel to uint8 (N, C, size, size), or take them from the cache.
 
     crop: take the centre square; otherwise the whole picture is resized, whatever its shape.
-    The cache lies in the folder for downloads and holds for these names below `root`, byte sizes
-    and times. Raises DatasetError if images cannot be read: how many, and what ails each.
+    The cache lies in the folder for downloads and holds for the names below `root` and the files'
+    bytes. Raises DatasetError if images cannot be read: how many, and what ails each.
     """
-    stats = [path.stat() for path in paths]
-    listing = [
-        [path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns]
-        for path, stat in zip(paths, stats, strict=True)
-    ]
-    key = fingerprint(read_image, resize, mode, size, crop, listing)
-    cache = runtime.writable_data_root() / "cache" / f"{root.parent.name}-{root.name}-{key}.pt"
+    key = _fingerprint_of(paths, root, size, mode, crop)
+    words = re.sub("[^A-Za-z0-9]+", "_", f"{root.parent.name}-{root.name}")[-60:]
+    cache = runtime.writable_data_root() / "cache" / f"{words}-{key}.pt"
     images = load_checkpoint(cache, key)
     if images is not None:
         return images
@@ -117,6 +153,18 @@ def read_images(
     return images
 
 
+def _fingerprint_of(paths, root, size, mode, crop):
+    # The clock is not to be trusted: two files may be swapped that have one size and one time.
+    def content(path):
+        with suppress(OSError):
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    with ThreadPool(os.cpu_count()) as pool:
+        contents = pool.map(content, paths)
+    names = [path.relative_to(root).as_posix() for path in paths]
+    return fingerprint(read_image, resize, mode, size, crop, names, contents)
+
+
 def read_image(
     path: Path, mode: str = "RGB", size: int | None = None, crop: bool = False
 ) -> torch.Tensor:
@@ -132,9 +180,23 @@ def read_image(
                     f"{path} is {file.width}x{file.height} pixels, "
                     f"expected at most {PIXEL_LIMIT:,} in all"
                 )
-            image = transforms.pil_to_tensor(ImageOps.exif_transpose(file).convert(mode))
+            image = _eight_bits(ImageOps.exif_transpose(file), path).convert(mode)
+            image = transforms.pil_to_tensor(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{path} cannot be read as an image: {error}") from error
     if crop:
         image = transforms.center_crop(image, [min(image.shape[1:])] * 2)
     return resize(image[None], size)[0]
+
+
+def _eight_bits(image, path):
+    """Return an image of 16 bits per pixel as one of 8, and any other as it is."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    pixels = np.asarray(image)
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65_535:
+        raise DatasetError(
+            f"{path} has pixels from {pixels.min()} to {pixels.max()} of type {pixels.dtype}, "
+            "expected 8 or 16 bits per channel"
+        )
+    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
