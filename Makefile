@@ -22,8 +22,8 @@ figures: $(VENV)/.installed ## Compute figures/full/ anew, make it small, and wr
 grade: $(VENV)/.installed ## Execute the notebooks anew and compare each number with the expected one
 	@$(RUN) tools.grade --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
 
-expected: $(VENV)/.installed ## Make what the last `make grade` obtained the expected numbers
-	@$(RUN) tools.grade --accept --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
+expected: $(VENV)/.installed ## Execute the notebooks several times: numbers and spreads to expect
+	@$(RUN) tools.grade --record --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
 
 readme: $(VENV)/.installed ## Write README's results and pictures from figures/full/
 	@$(RUN) tools.readme

@@ -128,7 +128,7 @@ def run(folder, notebook, name):
         for setting in ("DLAPPS_DATA", "DLAPPS_WEIGHTS", "DLAPPS_FIGURES"):
             patch.delenv(setting, raising=False)
         patch.setenv("PYTHONPATH", str(folder / "src"))  # so that workers import the copy as well
-        execute.execute(path, folder / "build", "quick", io.StringIO())
+        execute.execute(path, folder / "build", execute.Options("quick"), io.StringIO())
     numbers = json.loads((folder / "figures" / "quick" / f"{name}.json").read_text("utf-8"))
     return {key: entry.get("mean", entry["value"]) for key, entry in numbers.items()}
 

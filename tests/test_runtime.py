@@ -196,14 +196,17 @@ def test_on_drive_downloads_and_checkpoints_outlive_the_machine(tmp_path, monkey
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setenv("DLAPPS_PROFILE", "quick")
     monkeypatch.delenv("DLAPPS_DATA", raising=False)
-    monkeypatch.setenv("DLAPPS_ARCHIVES", "")  # so that it is put back afterwards
-    monkeypatch.delenv("DLAPPS_ARCHIVES")
     for machine in ("first", "second"):
+        for setting in ("DLAPPS_ARCHIVES", "DLAPPS_CHECKPOINTS"):
+            monkeypatch.setenv(setting, "")  # so that it is put back afterwards
+            monkeypatch.delenv(setting)
         monkeypatch.setattr(runtime, "project_root", lambda machine=machine: tmp_path / machine)
         path = runtime.checkpoint_path("1_one", machine)
         save_checkpoint(path, "made", {"step": 1})  # before it is asked for
         for _ in range(2):
             runtime.keep_on_drive(tmp_path / "drive")
+        assert not path.exists()
+        path = runtime.checkpoint_path("1_one", machine)
         assert load_checkpoint(path, "made") == {"step": 1}
         save_checkpoint(runtime.checkpoint_path("1_one", "later"), "made", {"of": machine})
     assert load_checkpoint(runtime.checkpoint_path("1_one", "first"), "made") == {"step": 1}

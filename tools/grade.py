@@ -1,8 +1,11 @@
 """Execute the notebooks anew and compare every number: `python -m tools.grade`.
 
-Results go to build/grade/, so that nothing committed is touched. Expected numbers are those of
-figures/full/ and, for the quick profile, of figures/expected/quick/. Trainings that are finished
-are taken from build/checkpoints/, as always; without that folder they run again.
+Results, checkpoints too, go to build/grade/, which is emptied first: nothing committed is touched,
+and no finished training is read. Expected numbers are those of figures/full/ and, for the quick
+profile, of figures/expected/quick/. With the same versions on the same processor they must be the
+same to the bit. Elsewhere each may be off by as much as it was seen to move when it was recorded:
+`--record` executes the notebooks several times, with weights that differ in the seventh digit and
+with other instructions and threads, and keeps the largest difference as the number's spread.
 """
 
 import argparse
@@ -10,48 +13,66 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import nbformat
 
 from dlapps import runtime
+from dlapps.artifacts import CLAIM
 from dlapps.files import write_json
-from tools import execute
+from tools import execute, perturbation
+
+MARGIN = 2  # times the largest of a few differences: the next one may be larger
+VARIES = 0.5  # a spread of so much of the number's size says nothing any more
+# How the expected numbers are repeated: environment variables of each repetition.
+REPETITIONS = (
+    *({perturbation.SEED: str(seed)} for seed in (1, 2, 3)),
+    {perturbation.SEED: "4", "OMP_NUM_THREADS": "2"},
+    {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How far a number may be from the expected one where versions or processor differ."""
+    """How far a number may be from the expected one: `within`, inf where it is not compared."""
 
     text: str
-    pattern: str  # searched in "<unit> | <data>"
-    absolute: float = 0.0
-    relative: float = 0.0
-
-    def allows(self, expected, obtained):
-        return abs(obtained - expected) <= max(self.absolute, self.relative * abs(expected))
+    within: float = 0.0
 
 
-EXACT = Rule("exact", "")
-RULES = (  # the first whose pattern is found counts
-    Rule("timing: not compared", r"second|/s\b|ratio of times", absolute=math.inf),
-    Rule("count: exact", r"^(parameters|images|iterations) \|"),
-    # One image of 7 is 0.14.
-    Rule(
-        "share of few: ± 0.15",
-        r"(share|accuracy).*(of \d classes|\| \d\d? (photographs of|ImageNet))",
-        absolute=0.15,
-    ),
-    Rule(
-        "share: ± 0.03",
-        r"share|accuracy|probability|area|correlation|coverage",
-        absolute=0.03,
-    ),
-    Rule("other: ± 10 %", "", relative=0.1),
-)
-TIMING = RULES[0]
+EXACT = Rule("exact")
+TIMING = Rule("timing", math.inf)
+CHAOTIC = Rule("varies by itself", math.inf)
+# Smaller differences cannot be told from none: one image of a few, a rounded number.
+FLOORS = {  # a pattern in "<unit> | <data>": the least that a number may be off
+    r"(share|accuracy).*(of \d classes|\| \d\d? (photographs of|ImageNet))": 0.15,
+    r"share|accuracy|probability|area|correlation|coverage": 0.005,
+}
+LEAST = 0.01  # of any other number, relative
+
+
+def rule_of(entry, value, spread, exact):
+    """Return the Rule for a number of an entry: `spread` as recorded, or None if that was not."""
+    if re.search(r"second|/s\b|ratio of times", entry["unit"]):
+        return TIMING
+    if (
+        exact
+        or entry["unit"] == CLAIM
+        or re.match(r"(parameters|images|iterations)$", entry["unit"])
+    ):
+        return EXACT
+    subject = f"{entry['unit']} | {entry['data']}"
+    floor = next((f for p, f in FLOORS.items() if re.search(p, subject)), LEAST * abs(value))
+    if spread is None:
+        return Rule("not measured: ± 10 %", max(floor, 0.1 * abs(value)))
+    if spread > max(VARIES * abs(value), floor):
+        return CHAOTIC
+    within = max(floor, MARGIN * spread)
+    return Rule(f"± {within:.2g}", within)
 
 
 @dataclass
@@ -94,14 +115,12 @@ def compare(expected, obtained, exact):
     lines = []
     for key in sorted({*expected, *obtained}):
         entry = expected.get(key) or obtained[key]
-        subject = f"{entry['unit']} | {entry['data']}"
-        rule = next(rule for rule in RULES if re.search(rule.pattern, subject))
-        if exact and rule is not TIMING:
-            rule = EXACT
         old, new = (_values(record.get(key)) for record in (expected, obtained))
+        spreads = _values(entry, "spread")
         for i in range(max(len(old), len(new))):
-            a, b = (values[i] if i < len(values) else None for values in (old, new))
+            a, b, spread = (v[i] if i < len(v) else None for v in (old, new, spreads))
             name = f"{key}[{i}]" if max(len(old), len(new)) > 1 else key
+            rule = rule_of(entry, a or 0.0, spread, exact)
             if old and new and _subject(expected[key]) != _subject(obtained[key]):
                 verdict = "OTHER QUANTITY"
             elif i >= len(new):
@@ -110,18 +129,42 @@ def compare(expected, obtained, exact):
                 verdict = "agrees" if b is None else "extra"
             elif not isinstance(b, int | float) or not math.isfinite(b):
                 verdict = "NOT A NUMBER"
-            elif rule is TIMING:
+            elif rule.within == math.inf:
                 verdict = "not compared"
             else:
-                verdict = "agrees" if rule.allows(a, b) else "DIFFERS"
+                verdict = "agrees" if abs(a - b) <= rule.within else "DIFFERS"
             lines.append(Line(name, a, b, rule.text, verdict))
     return lines
 
 
-def _values(entry):
-    if entry is None:
+def spreads(expected, repetitions):
+    """Return `expected` with "spread" in each entry: how far its numbers moved in any repetition.
+
+    A number that a repetition lacks, or that is None there, moved without a limit.
+    """
+    result = {}
+    for key, entry in expected.items():
+        values = _values(entry)
+        others = [_values(repetition.get(key)) for repetition in repetitions]
+        moved = [
+            max((_distance(v, o[i] if i < len(o) else None) for o in others), default=0.0)
+            for i, v in enumerate(values)
+        ]
+        moved = [min(m, sys.float_info.max) for m in moved]  # JSON knows no infinity
+        result[key] = entry | {"spread": moved if isinstance(entry["value"], list) else moved[0]}
+    return result
+
+
+def _distance(a, b):
+    if a is None or b is None:
+        return 0.0 if a is b else math.inf
+    return abs(a - b)
+
+
+def _values(entry, name="value"):
+    if entry is None or name not in entry:
         return []
-    return entry["value"] if isinstance(entry["value"], list) else [entry["value"]]
+    return entry[name] if isinstance(entry[name], list) else [entry[name]]
 
 
 def _subject(entry):
@@ -207,7 +250,7 @@ def grade(name, expected, obtained, questions):
     if exact:
         print("  Same versions and processor as expected: numbers must be the same to the bit.")
     else:
-        print("  Other versions or processor than expected: numbers must lie within a range.")
+        print("  Other versions or processor than expected: numbers must lie within their spread.")
         for difference in other:
             print(f"    {difference}")
     width = max((len(line.key) for line in lines), default=0)
@@ -235,57 +278,79 @@ def main(arguments=None, folder=None):
     parser = argparse.ArgumentParser(
         prog="python -m tools.grade", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--profile", choices=runtime.PROFILES)
-    parser.add_argument("--notebook", nargs="+", default=(), metavar="N", help="default: all")
+    execute.add_arguments(parser)
     parser.add_argument(
-        "--accept",
+        "--record",
         action="store_true",
-        help="execute nothing: make what the last run obtained in the quick profile the expected",
+        help="execute several times; make the numbers and their spreads the expected ones of quick",
     )
-    options = parser.parse_args(arguments)
-    root = runtime.project_root()
-    folder, output = folder or root / "notebooks", root / "build" / "grade"
+    parsed, paths = execute.chosen(parser, arguments, folder)
+    if parsed.record and parsed.profile == "full":
+        parser.error("figures/full/ is what full is compared with: make notebooks PROFILE=full")
     try:
-        profile = options.profile or runtime.profile()
-        paths = execute.find_notebooks(folder, options.notebook)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    results, copies = output / "figures" / profile, output / profile
-    if options.accept:
-        if profile == "full":
-            parser.error("figures/full/ is what full is compared with: make notebooks PROFILE=full")
-        return _accept(paths, profile, results, copies)
+        return _record(paths, parsed) if parsed.record else _grade(paths, parsed)
+    except KeyboardInterrupt:
+        execute.say("Interrupted.")
+        return 130
 
-    for path in paths:
-        for old in results.glob(f"{path.stem.split('_')[0]}_*"):
-            old.unlink()
-    os.environ["DLAPPS_FIGURES"] = str(results.parent)  # for the kernels
-    chosen = ["--notebook", *(path.stem for path in paths)]
-    done = execute.main(["--profile", profile, "--output", str(output), *chosen], folder)
-    if done == 130:
-        return done
+
+def _grade(paths, parsed):
+    failed, results, copies = _execute(paths, parsed)
     agree = [
         grade(
             path.stem,
-            read_expected(profile, path.stem),
+            read_expected(parsed.profile, path.stem),
             read_results(results, path.stem),
             unanswered(nbformat.read(copies / path.name, as_version=4)),
         )
         for path in paths
     ]
     print(
-        f"\n{sum(agree)} of {len(paths)} notebooks agree; figures, numbers and copies in {output}"
+        f"\n{sum(agree)} of {len(paths)} notebooks agree; figures, numbers and copies in "
+        f"{copies.parent}"
     )
-    return 0 if all(agree) and not done else 1
+    return 0 if all(agree) and not failed else 1
 
 
-def _accept(paths, profile, results, copies):
+def _execute(paths, parsed, name="", settings=()):
+    """Execute into an empty build/grade/<name>; return (the failed, folders of results, copies)."""
+    output = runtime.project_root() / "build" / "grade" / name
+    for part in ("figures", "checkpoints", parsed.profile):
+        shutil.rmtree(output / part, ignore_errors=True)
+    settings = dict(settings) | {
+        "DLAPPS_FIGURES": str(output / "figures"),
+        "DLAPPS_CHECKPOINTS": str(output / "checkpoints"),
+    }
+    before = ""
+    if perturbation.SEED in settings:
+        before = "from tools import perturbation; perturbation.install()"
+        paths_of_python = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
+        settings["PYTHONPATH"] = os.pathsep.join(filter(None, paths_of_python))
+    options = execute.Options(parsed.profile, parsed.timeout, before, settings)
+    copies = output / parsed.profile
+    failed = execute.execute_all(paths, copies, options, parsed.jobs)
+    return failed, output / "figures" / parsed.profile, copies
+
+
+def _record(paths, parsed):
+    """Execute as it is and as REPETITIONS say; write numbers and spreads if nothing failed."""
+    failed, results, _ = _execute(paths, parsed)
+    repeated = []
+    for number, settings in enumerate(REPETITIONS, start=1):
+        if failed:
+            break
+        words = ", ".join(f"{name} = {value}" for name, value in settings.items())
+        print(f"Repetition {number} of {len(REPETITIONS)}: {words}", flush=True)
+        failed, folder, _ = _execute(paths, parsed, f"repetition-{number}", settings)
+        repeated.append(folder)
+    if failed:
+        print(f"Nothing is recorded: {', '.join(failed)} failed.")
+        return 1
     for path in paths:
-        obtained, copy = read_results(results, path.stem), copies / path.name
-        if not obtained or failed(nbformat.read(copy, as_version=4)):
-            print(f"{path.stem}: no whole run in {results}: make grade NOTEBOOK={path.stem[0]}")
-            return 1
-        target = runtime.project_root() / "figures" / "expected" / profile / f"{path.stem}.json"
+        obtained = read_results(results, path.stem)
+        others = [read_results(folder, path.stem).numbers for folder in repeated]
+        obtained.numbers = spreads(obtained.numbers, others)
+        target = runtime.project_root() / "figures/expected" / parsed.profile / f"{path.stem}.json"
         write_json(target, asdict(obtained))
         print(f"{path.stem}: {len(obtained.numbers)} numbers expected from now on, in {target}")
     return 0

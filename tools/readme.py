@@ -68,6 +68,8 @@ ROWS = (
     ),
     Row(GANS, "cdcgan_coverage_ratio", "coverage of real digits, against real by real"),
     Row(GANS, "cdcgan_gan_train_accuracy", "accuracy on real digits, taught by generated ones"),
+    Row(GANS, "cgan_label_agreement", "the digit asked for, fully connected networks"),
+    Row(GANS, "cgan_coverage_ratio", "coverage of real digits, fully connected networks"),
 )
 PICTURES = {  # file in figures/full/: what it shows
     "1_confusion_best.png": "Confusion matrix of the 15 scene classes",

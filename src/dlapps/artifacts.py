@@ -16,6 +16,8 @@ from PIL import Image
 from dlapps import runtime
 from dlapps.files import atomic_path, write_json
 
+CLAIM = "claim: 1 if it holds, else 0"  # the unit of what `Artifacts.claim` records
+
 
 class Artifacts:
     """The figures and numbers of one notebook, such as "1_transfer_learning".
@@ -68,17 +70,17 @@ class Artifacts:
         """Add numbers, {name: value}, to <folder>/<notebook>.json: all of them, or none.
 
         A name becomes a key in snake_case (see `snake_case`). A value is a number, a list of them,
-        or None if it could not be had (weights unavailable, for instance). A list of seeds asks for
-        one number each, and their mean and sample standard deviation are added. `unit`, `data` and
-        `model` say what is counted, of which data set and network, as one text (or None) for all or
-        as {name: text}.
-        Raises TypeError or ValueError for a value that is no finite number and for two names of
-        one key.
+        or None if it could not be had (weights unavailable, for instance). `seed` is a whole number
+        or None; a list of seeds asks for a number each, or None for all, and their mean and sample
+        standard deviation are added. `unit`, `data` and `model` say what is counted, of which data
+        set and network, as one text (or None) for all or as {name: text}.
+        Raises TypeError or ValueError for a value that is no finite number, for a seed that is no
+        whole number, a unit, data or model that is no text, and for two names of one key.
         """
         added = {}
         for name, value in numbers.items():
             about = {"unit": unit, "data": data, "model": model}
-            about = {k: v[name] if isinstance(v, dict) else v for k, v in about.items()}
+            about = {k: _text(k, v[name] if isinstance(v, dict) else v) for k, v in about.items()}
             key = snake_case(name)
             if key in added:
                 raise ValueError(f"numbers holds two names for {key}, {name!r} among them")
@@ -88,13 +90,25 @@ class Artifacts:
         self._metrics |= added
         write_json(self.folder / f"{self.notebook}.json", self._metrics)
 
+    def claim(self, claims: dict, *, data=None, model=None, seed=None) -> None:
+        """Add claims, {what is claimed: whether it holds}, as numbers: 1 for what holds, else 0.
+
+        For what can be said of numbers that rounding alone may change; see `record`. Raises
+        TypeError for anything but a Boolean.
+        """
+        for name, holds in claims.items():
+            if not isinstance(holds, bool | np.bool_):
+                raise TypeError(f"claim {name!r} is {holds!r}, expected True or False")
+        numbers = {name: int(holds) for name, holds in claims.items()}
+        self.record(numbers, unit=CLAIM, data=data, model=model, seed=seed)
+
 
 def snake_case(name: str) -> str:
     """Return a name as a key or part of a file's name: "β₁ = -0.5" becomes "beta1_minus_0_5".
 
     Raises ValueError for a name without letters and digits.
     """
-    words = {"×": "times", "÷": "divided by", "β₁": "beta1", " -": " minus "}
+    words = {"×": "times", "÷": "divided by", "β₁": "beta1", "β₂": "beta2", " -": " minus "}
     text = f" {name}".lower()
     for sign, word in words.items():
         text = text.replace(sign, word)
@@ -107,15 +121,31 @@ def snake_case(name: str) -> str:
 def _entry(name, value, seed):
     many = isinstance(value, list | tuple)
     numbers = [_number(name, v) for v in value] if many else _number(name, value)
-    entry = {"value": numbers, "seed": seed}
-    if isinstance(seed, list):
-        if not many or len(numbers) != len(seed):
-            raise ValueError(
-                f"value of {name} is {value!r}, expected a number for each of {len(seed)} seeds"
-            )
-        entry["mean"] = statistics.fmean(numbers)
-        entry["std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
-    return entry
+    if not isinstance(seed, list):
+        return {"value": numbers, "seed": _seed(seed)}
+    if numbers is not None and (not many or len(numbers) != len(seed)):
+        raise ValueError(
+            f"value of {name} is {value!r}, expected a number for each of {len(seed)} seeds"
+        )
+    there = many and None not in numbers
+    return {
+        "value": numbers,
+        "seed": [_seed(one) for one in seed],
+        "mean": statistics.fmean(numbers) if there else None,
+        "std": statistics.stdev(numbers) if there and len(numbers) > 1 else None,
+    }
+
+
+def _seed(seed):
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
+        raise TypeError(f"seed is {seed!r}, expected a whole number, a list of them, or None")
+    return seed if seed is None else int(seed)
+
+
+def _text(name, text):
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"{name} is {text!r}, expected a text or None")
+    return text
 
 
 def _number(name, value):

@@ -28,6 +28,10 @@ from tqdm import TqdmWarning, tqdm
 from dlapps.replacements import carrying
 
 PROFILES = ("quick", "full")
+# The settings that name a folder, each by an environment variable.
+FOLDERS = tuple(
+    f"DLAPPS_{name}" for name in ("DATA", "ARCHIVES", "WEIGHTS", "FIGURES", "CHECKPOINTS")
+)
 # What computes the numbers beside Python, PyTorch and this package.
 LIBRARIES = ("torchvision", "numpy", "scipy", "scikit-learn", "scikit-image", "pillow")
 
@@ -186,9 +190,14 @@ def _processor():
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def checkpoints_root() -> Path:
+    """Return the folder of checkpoints: `DLAPPS_CHECKPOINTS`, by default `build/checkpoints/`."""
+    return _setting("DLAPPS_CHECKPOINTS") or project_root() / "build" / "checkpoints"
+
+
 def checkpoint_path(notebook: str, name: str) -> Path:
-    """Return where the checkpoint `name` of a notebook lies: build/checkpoints/<profile>/."""
-    return project_root() / "build" / "checkpoints" / profile() / f"{notebook}-{name}.pt"
+    """Return where the checkpoint `name` of a notebook lies, in `checkpoints_root()`/<profile>/."""
+    return checkpoints_root() / profile() / f"{notebook}-{name}.pt"
 
 
 def seed_everything(seed: int) -> None:
@@ -304,8 +313,8 @@ def keep_on_drive(mount: Path | str = "/content/drive") -> None:
     """On Colab, mount Google Drive and keep downloads and checkpoints in its folder `dlapps`.
 
     They are then there after the machine is gone. What is unpacked, thousands of small files, stays
-    on the machine: Drive is slow with these. A `DLAPPS_ARCHIVES` that is set already stays;
-    checkpoints made before are moved. Raises RuntimeError where there is no Colab.
+    on the machine: Drive is slow with these. `DLAPPS_ARCHIVES` or `DLAPPS_CHECKPOINTS` stays if it
+    is set already; checkpoints made before are moved. Raises RuntimeError where there is no Colab.
     """
     if not _on_colab():
         raise RuntimeError("KEEP_ON_DRIVE is True, expected False outside Google Colab")
@@ -313,16 +322,12 @@ def keep_on_drive(mount: Path | str = "/content/drive") -> None:
 
     drive.mount(str(mount))
     home = Path(mount) / "MyDrive" / "dlapps"
+    before = checkpoints_root()
     os.environ.setdefault("DLAPPS_ARCHIVES", str(home / "archives"))
-    here, there = project_root() / "build" / "checkpoints", home / "checkpoints"
-    there.mkdir(parents=True, exist_ok=True)
-    if here.is_symlink():
-        here.unlink()
-    elif here.exists():
-        shutil.copytree(here, there, dirs_exist_ok=True)
-        shutil.rmtree(here)
-    here.parent.mkdir(exist_ok=True)
-    here.symlink_to(there, target_is_directory=True)
+    os.environ.setdefault("DLAPPS_CHECKPOINTS", str(home / "checkpoints"))
+    if before.exists() and before != checkpoints_root():
+        shutil.copytree(before, checkpoints_root(), dirs_exist_ok=True)
+        shutil.rmtree(before)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -165,16 +165,80 @@ def test_bar_shows_what_the_running_cell_prints(tmp_path):
     """
     path = write_notebook(tmp_path / "1_one.ipynb", textwrap.dedent(source))
     terminal = Terminal()
-    execute.execute(path, tmp_path / "out", "quick", stream=terminal)
+    execute.execute(path, tmp_path / "out", execute.Options("quick"), stream=terminal)
     shown = terminal.getvalue()
     assert "steps:  1% 1/3" in shown, "the numbers without the inner bar"
     assert "0/1 cells" in shown
 
 
+def test_a_cell_that_hangs_is_named_at_the_time_limit(tmp_path, capsys):
+    write_notebook(tmp_path / "1_one.ipynb", "1", "import time\ntime.sleep(600)  # hangs")
+    write_notebook(tmp_path / "2_two.ipynb", "2")
+    arguments = ["--profile", "quick", "--output", str(tmp_path / "out"), "--timeout", "2"]
+    begin = time.monotonic()
+    assert execute.main(arguments, tmp_path) == 1
+    assert time.monotonic() - begin < 60
+    output = capsys.readouterr().out
+    assert "1_one.ipynb: cell 3 (code cell 2) failed" in output and "# hangs" in output
+    assert "it took more than 2 seconds" in output
+    assert "2_two: done" in output
+
+
+def test_side_by_side_they_run_at_the_same_time_with_one_thread_each(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    meet = """
+        import os, time
+        from pathlib import Path
+        Path("here-{0}").touch()
+        while not Path("here-{1}").exists():
+            time.sleep(0.05)
+        print(os.environ["OMP_NUM_THREADS"], os.environ["LOKY_MAX_CPU_COUNT"])
+    """
+    names = "1_one", "2_two"
+    for name, other in (names, names[::-1]):
+        write_notebook(tmp_path / f"{name}.ipynb", textwrap.dedent(meet).format(name, other))
+    out = ["--output", str(tmp_path / "out"), "--profile", "full", "--timeout", "60"]
+    assert execute.main([*out, "--jobs", "2"], tmp_path) == 0
+    for name in names:
+        (text,) = cells(tmp_path, name)
+        assert text.split()[0] == "1" and int(text.split()[1]) >= 1
+
+
+def test_a_copy_beside_the_original_is_not_taken_for_it(tmp_path, capsys):
+    for name in ("1_one.ipynb", "1_one-Copy1.ipynb", "2_two.ipynb"):
+        write_notebook(tmp_path / name, "1")
+    with pytest.raises(ValueError, match=r"1_one-Copy1\.ipynb, 1_one\.ipynb"):
+        execute.find_notebooks(tmp_path, ["1"])
+
+
+@pytest.mark.parametrize("argument", ["--jobs", "--timeout"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many"])
+def test_numbers_that_are_no_whole_ones_are_refused(argument, value, capsys):
+    with pytest.raises(SystemExit):
+        execute.main([argument, value])
+    assert f"argument {argument}: {value!r}, expected a whole number" in capsys.readouterr().err
+
+
+def test_signs_that_the_output_cannot_encode_are_replaced(tmp_path):
+    source = "print('★ λ')\nraise ValueError('★ λ is wrong')"
+    write_notebook(tmp_path / "1_one.ipynb", source)
+    program = (
+        "import sys; from tools import execute; "
+        f"sys.exit(execute.main(['--output', {str(tmp_path / 'out')!r}], {str(tmp_path)!r}))"
+    )
+    setting = {"PYTHONIOENCODING": "cp1252", "DLAPPS_PROFILE": "quick"}
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, env={**os.environ, **setting, **path}, capture_output=True)
+    output = run.stdout.decode("cp1252")
+    assert run.returncode == 1, run.stderr.decode("cp1252")
+    assert "is wrong" in output and "Encode" not in output
+
+
 def test_dead_kernel_is_a_failure_of_its_cell(tmp_path):
     path = write_notebook(tmp_path / "1_one.ipynb", "1", "import os\nos._exit(1)")
     with pytest.raises(execute.NotebookFailure, match=r"cell 3 (?s:.*)_exit(?s:.*)Kernel died"):
-        execute.execute(path, tmp_path / "out", "quick", stream=io.StringIO())
+        execute.execute(path, tmp_path / "out", execute.Options("quick"), stream=io.StringIO())
 
 
 def test_kernel_that_does_not_start_is_quoted(tmp_path, monkeypatch):
@@ -183,7 +247,7 @@ def test_kernel_that_does_not_start_is_quoted(tmp_path, monkeypatch):
     monkeypatch.setattr(execute.ThisPython, "get_kernel_spec", lambda *_: broken)
     path = write_notebook(tmp_path / "1_one.ipynb", "1")
     with pytest.raises(execute.NotebookFailure, match=r"did not start(?s:.*)broken installation"):
-        execute.execute(path, tmp_path / "out", "quick", stream=io.StringIO())
+        execute.execute(path, tmp_path / "out", execute.Options("quick"), stream=io.StringIO())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to send on Windows")

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import sys
 
 import nbformat
@@ -10,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from dlapps import files, runtime
+from dlapps.artifacts import CLAIM
 from tools import grade
 
 SHARE = {"unit": "share of the test images", "data": "MNIST test set", "model": "m", "seed": 0}
@@ -25,26 +27,50 @@ def verdicts(expected, obtained, exact=False):
 
 
 @pytest.mark.parametrize(
-    ("unit", "data", "expected", "near", "far"),
+    ("unit", "data", "expected", "spread", "near", "far"),
     [
-        ("share of the test images", "MNIST test set", 0.9, 0.929, 0.931),
-        ("accuracy, mean", "15 photographs' patches, test set", 0.9, 0.871, 0.869),
-        ("accuracy", "7 photographs of scikit-image", 5 / 7, 4 / 7, 3 / 7),
-        ("share", "25 ImageNet validation images", 0.48, 0.6, 0.68),
-        ("share of 6 classes", None, 1.0, 0.86, 0.83),
-        ("rank correlation", "25 ImageNet validation images", -0.01, 0.01, 0.03),
-        ("nats", "MNIST training set", -2.0, -2.19, -2.21),
-        ("Euclidean norm", "MNIST test set", 1.0, 0.91, 0.89),
-        ("queries", "MNIST test set", 100, 109, 111),
-        ("parameters", None, 1000, 1000, 1001),
-        ("images", "MNIST test set", 10_000, 10_000, 9_999),
+        ("share of the test images", "MNIST test set", 0.9, 0.01, 0.919, 0.921),
+        ("share of the test images", "MNIST test set", 0.9, 0.0, 0.904, 0.906),
+        ("accuracy", "7 photographs of scikit-image", 5 / 7, 0.0, 4 / 7, 3 / 7),
+        ("share", "25 ImageNet validation images", 0.48, 0.0, 0.6, 0.68),
+        ("share of 6 classes", None, 1.0, 0.0, 0.86, 0.83),
+        ("nats", "MNIST training set", -2.0, 0.1, -2.19, -2.21),
+        ("nats", "MNIST training set", -2.0, 0.0, -2.01, -2.03),
+        ("Euclidean norm", "MNIST test set", 1.0, None, 0.91, 0.89),
+        ("parameters", None, 1000, 5.0, 1000, 1001),
+        ("images", "MNIST test set", 10_000, 0.0, 10_000, 9_999),
+        (CLAIM, None, 1, 1.0, 1, 0),
     ],
 )
-def test_elsewhere_the_unit_decides_on_the_range(unit, data, expected, near, far):
+def test_elsewhere_the_measured_spread_decides(unit, data, expected, spread, near, far):
     about = {"unit": unit, "data": data, "model": None, "seed": None}
+    entry = {**about, "value": expected} | ({} if spread is None else {"spread": spread})
     for value, verdict in ((expected, "agrees"), (near, "agrees"), (far, "DIFFERS")):
-        found = verdicts({"key": {**about, "value": expected}}, {"key": {**about, "value": value}})
+        found = verdicts({"key": entry}, {"key": {**about, "value": value}})
         assert found == {"key": verdict}
+
+
+def test_what_varies_by_itself_is_not_compared_but_on_the_same_machine():
+    expected = {"key": {**SHARE, "unit": "distance", "value": 100.0, "spread": 60.0}}
+    other = {"key": {**SHARE, "unit": "distance", "value": 900.0}}
+    assert verdicts(expected, other) == {"key": "not compared"}
+    assert verdicts(expected, other, exact=True) == {"key": "DIFFERS"}
+    assert verdicts(expected, {"key": {**other["key"], "value": None}}) == {"key": "NOT A NUMBER"}
+
+
+def test_the_spread_is_the_largest_difference_of_any_repetition():
+    expected = record(one=0.5, many=[0.1, 0.2], none=None, gone=0.3)
+    repetitions = [
+        record(one=0.53, many=[0.1, 0.25], none=None, gone=None),
+        record(one=0.49, many=[0.05, 0.2], none=None),
+    ]
+    found = grade.spreads(expected, repetitions)
+    assert found["one"]["spread"] == pytest.approx(0.03)
+    assert found["many"]["spread"] == pytest.approx([0.05, 0.05])
+    assert found["none"]["spread"] == 0
+    assert found["gone"]["spread"] > 1e300
+    json.dumps(found, allow_nan=False)
+    assert [entry["value"] for entry in found.values()] == [0.5, [0.1, 0.2], None, 0.3]
 
 
 def test_on_the_same_machine_the_last_bit_counts():
@@ -134,6 +160,19 @@ results = Artifacts("1_tiny")
 about = {"unit": "share", "data": "toy", "model": None, "seed": 0}
 results.record({"one": 0.5}, **about)
 results.record({"two": [0.25, 0.75]}, **about)
+from dlapps import runtime, training, steps
+import torch
+folder = runtime.checkpoints_root()
+results.record({"checkpoints": len([*folder.glob("*")])}, **about)
+def weight(value):
+    network = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(network.weight, value)
+    state = training.State({"network": network}, {})
+    plan = training.Plan(1, ("loss",), {"learning_rate": lambda t: 0.1})
+    step = lambda at: {"loss": network.weight.sum()}
+    training.run(step, state, plan, checkpoint=folder / "own.pt")
+    return network.weight.item()
+results.record({"weight": runtime.run_each(weight, [0.5, 0.5], "weights")[0]}, **about)
 figure, axes = plt.subplots()
 results.save_figure(figure, "line")
 answer("Half.")
@@ -158,32 +197,43 @@ def test_a_run_is_recorded_then_agrees_and_what_changes_is_found(project, capsys
     assert grade.main(run) == 1
     assert "no expected numbers. If this run is right, record it: make expected" in out(capsys)
 
-    assert grade.main([*run, "--accept"]) == 0
+    assert grade.main([*run, "--record"]) == 0
+    assert f"Repetition {len(grade.REPETITIONS)} of" in out(capsys)
     file = project / "figures" / "expected" / "quick" / "1_tiny.json"
     content = json.loads(file.read_text("utf-8"))
     assert content["figures"] == ["1_line.png"]
     assert content["versions"] == runtime.versions()
     assert content["numbers"]["two"]["value"] == [0.25, 0.75]
+    assert content["numbers"]["two"]["spread"] == [0, 0]
+    moved = content["numbers"]["weight"]["spread"]
+    assert 0 < moved < 1e-5, "a weight is perturbed, here and in another process"
 
     assert grade.main(run) == 0
     text = out(capsys)
     assert "must be the same to the bit" in text
-    assert "3 agrees\n" in text and "missing: none" in text and "answer: none" in text
+    assert "5 agrees\n" in text and "missing: none" in text and "answer: none" in text
     assert "1 of 1 notebooks agree" in text
     committed = [path.name for path in (project / "figures").rglob("*") if path.is_file()]
     assert committed == ["1_tiny.json"], "a grading run writes to build/ only"
     assert not (project / "elsewhere").exists()
 
     content["versions"]["processor"] = "another"
-    content["numbers"]["one"]["value"] = 0.52
+    content["numbers"]["one"] |= {"value": 0.515, "spread": 0.01}
     content["figures"] += ["1_gone.png"]
     files.write_json(file, content)
     assert grade.main(run) == 1
     text = out(capsys)
     assert "processor another, here " in text
-    assert "must lie within a range" in text
-    assert "agrees         one            0.52          0.5  share: ± 0.03" in text
+    assert "must lie within their spread" in text
+    assert re.search(r"agrees +one +0\.515 +0\.5  ± 0\.02\n", text)
     assert "missing: 1_gone.png" in text and "0 of 1 notebooks agree" in text
+
+
+def test_a_finished_training_is_not_read_when_graded(project, capsys):
+    for _ in range(2):
+        grade.main(["--profile", "quick"])
+        record = json.loads((project / "build/grade/figures/quick/1_tiny.json").read_text("utf-8"))
+        assert record["checkpoints"]["value"] == 0
 
 
 def test_a_notebook_that_fails_does_not_agree_and_is_not_recorded(project, capsys):
@@ -192,14 +242,9 @@ def test_a_notebook_that_fails_does_not_agree_and_is_not_recorded(project, capsy
     notebook.cells[1].source += "1 / 0"
     nbformat.write(notebook, path)
     assert grade.main(["--profile", "quick"]) == 1
-    assert grade.main(["--profile", "quick", "--accept"]) == 1
-    assert "no whole run" in out(capsys)
+    assert grade.main(["--profile", "quick", "--record"]) == 1
+    assert "Nothing is recorded: 1_tiny failed" in out(capsys)
     assert not (project / "figures").exists()
-
-
-def test_before_any_run_there_is_nothing_to_record(project, capsys):
-    assert grade.main(["--profile", "quick", "--accept"]) == 1
-    assert "1_tiny: no whole run in" in out(capsys)
 
 
 def test_the_committed_figures_are_what_full_is_compared_with(project, capsys):
@@ -210,7 +255,7 @@ def test_the_committed_figures_are_what_full_is_compared_with(project, capsys):
     assert (expected.numbers, expected.versions) == (record(one=0.5), {})
     assert expected.figures == ["1_line.png"]
     with pytest.raises(SystemExit, match="2"):
-        grade.main(["--profile", "full", "--accept"])
+        grade.main(["--profile", "full", "--record"])
     assert "make notebooks PROFILE=full" in capsys.readouterr().err
 
 

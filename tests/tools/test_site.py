@@ -56,7 +56,7 @@ def pages(request, tmp_path_factory):
     if request.param == "tiny":
         cells = [new_markdown_cell(FORMULA), new_code_cell(SOURCE)]
         (folder / "1_tiny.ipynb").write_text(nbformat.writes(new_notebook(cells=cells)), "utf-8")
-        execute.execute(folder / "1_tiny.ipynb", notebooks, "quick")
+        execute.execute(folder / "1_tiny.ipynb", notebooks, execute.Options("quick"))
     else:
         notebooks = ROOT / request.param.replace("committed", "notebooks")
         if not list(notebooks.glob("*.ipynb")):

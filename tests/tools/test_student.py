@@ -283,7 +283,7 @@ def run(made, folder, name="3_small.ipynb"):
     nbformat.write(made, path)
     failure = None
     try:
-        execute.execute(path, folder / "executed", "quick", io.StringIO())
+        execute.execute(path, folder / "executed", execute.Options("quick"), io.StringIO())
     except execute.NotebookFailure as error:
         failure = re.sub(r"\x1b\[[\d;]*m", "", str(error))
     return failure, nbformat.read(folder / "executed" / name, 4)
