@@ -511,7 +511,7 @@ def scene_zip(spelling=str, counts=(("train", 2), ("test", 3))):
     )
 
 
-def test_15_scene_downloads_unpacks_and_counts(server, tmp_path, monkeypatch):
+def test_15_scene_downloads_unpacks_and_counts(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scenes, "URLS", (f"{server.address}/scenes.zip",))
     monkeypatch.setattr(scenes, "COUNTS", {"train": 30, "test": 45})
     server.files["/scenes.zip"] = scene_zip(counts=(("train", 2), ("test", 2)))
@@ -523,12 +523,13 @@ def test_15_scene_downloads_unpacks_and_counts(server, tmp_path, monkeypatch):
     test = datasets.load("15-scene", "test", size=16)
     assert tuple(test.images.shape) == (45, 1, 16, 16)
     assert test.classes == scenes.CLASSES
+    assert "15-Scene: these 75 photographs are others than those known" in capsys.readouterr().out
     assert len(server.requests) == 2
     datasets.load("15-scene", "train")
     assert len(server.requests) == 2
 
 
-def test_bsds500_downloads_and_counts(server, monkeypatch, tmp_path):
+def test_bsds500_downloads_and_counts(server, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bsds500, "URLS", (f"{server.address}/gone", f"{server.address}/b.tgz"))
     monkeypatch.setattr(bsds500, "COUNT", 8)
     folder = "BSR/BSDS500/data/images/train"
@@ -537,6 +538,7 @@ def test_bsds500_downloads_and_counts(server, monkeypatch, tmp_path):
     assert len(datasets.load_photographs("bsds500", "train")) == 6
     assert len(datasets.load_photographs("bsds500", "test")) == 2
     assert server.requests == ["/gone", "/b.tgz"]
+    assert "BSDS500: these 8 photographs are others than those known" in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.m"))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dlapps import datasets, runtime
-from dlapps.datasets import DatasetError, build_mnist_m, load_photographs
+from dlapps.datasets import DatasetError, bsds500, build_mnist_m, folders, load_photographs
 
 
 def random_images(generator, *shape):
@@ -135,10 +135,12 @@ def test_an_incomplete_bsds500_is_refused(tmp_path, monkeypatch):
         load_photographs("bsds500", "train")
 
 
-def test_the_real_photographs(monkeypatch, tmp_path):
+def test_the_real_photographs(monkeypatch, tmp_path, capsys):
     root = Path(os.environ.get("DLAPPS_DATA", "data"))
     if not (root / "BSDS500").exists() or not (root / "MNIST").exists():
         pytest.skip("no BSDS500 and MNIST in the data folder")
+    folders.compare_content(bsds500.training_photographs(), bsds500.SHA256, "BSDS500")
+    assert capsys.readouterr().out == "", "these are the photographs known here"
     monkeypatch.setattr(runtime, "writable_data_root", lambda: tmp_path)
     train, test = (load_photographs("bsds500", split) for split in ("train", "test"))
     assert (len(train), len(test)) == (150, 50)

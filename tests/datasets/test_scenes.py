@@ -113,10 +113,12 @@ def test_a_folder_without_the_split_is_an_error_and_stays(data):
     assert (data / "15-Scene/Bedroom").is_dir()
 
 
-def test_the_real_photographs(monkeypatch, tmp_path):
+def test_the_real_photographs(monkeypatch, tmp_path, capsys):
     root = Path(os.environ.get("DLAPPS_DATA", "data"))
     if not (root / "15-Scene/train/Bedroom").exists():
         pytest.skip("no 15-Scene in the data folder")
+    scenes._check(root / "15-Scene")
+    assert capsys.readouterr().out == "", "these are the photographs known here"
     monkeypatch.setattr(runtime, "writable_data_root", lambda: tmp_path)
     train = datasets.load("15-scene", size=64)
     test = datasets.load("15-scene", "test", size=64)

@@ -10,9 +10,10 @@ from dlapps.datasets import download, folders
 from dlapps.datasets.image_set import DatasetError
 
 URLS = tuple(
-    f"http://{host}.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz"
-    for host in ("www", "www2")
+    f"{host}.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz"
+    for host in ("https://www2", "https://www", "http://www2", "http://www")
 )
+SHA256 = "28dd4917eb4fcf4c271a123a59610423f4a732da14ec6813be4e4cb1713477ee"  # of the photographs
 ARCHIVE = "BSR_bsds500.tgz"
 UNPACKED = "BSDS500"  # where the downloaded archive is unpacked
 IN_ARCHIVE = "BSR/BSDS500/data/images/train"
@@ -44,7 +45,7 @@ def _check(root):
     folder = root / IN_ARCHIVE
     if not folder.is_dir():
         raise DatasetError(f"{root} holds no folder {IN_ARCHIVE}")
-    _list(folder)
+    folders.compare_content(_list(folder), SHA256, "BSDS500")
 
 
 def _list(folder):

@@ -153,6 +153,21 @@ def read_images(
     return images
 
 
+def compare_content(paths: Sequence[Path], sha256: str, name: str) -> None:
+    """Say so if image files have other names or bytes, in this order, than those known here.
+
+    They are no less usable, but numbers may differ from those recorded.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    if digest.hexdigest() != sha256:
+        print(
+            f"{name}: these {len(paths):,} photographs are others than those known here "
+            f"(SHA-256 {digest.hexdigest()}, known {sha256}); numbers may differ."
+        )
+
+
 def _fingerprint_of(paths, root, size, mode, crop):
     # The clock is not to be trusted: two files may be swapped that have one size and one time.
     def content(path):

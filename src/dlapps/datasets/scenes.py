@@ -16,6 +16,7 @@ CLASSES = (
 COUNTS = {"train": 1_500, "test": 2_985}
 URLS = ("https://github.com/rdfia/rdfia.github.io/raw/master/data/3-a/15ScenesData.zip",)
 ARCHIVE = "15ScenesData.zip"
+SHA256 = "0e05e527e1493a163b414b2ada5e94d97c6f515b86e17ac61fae803937c57b80"  # of the photographs
 FOLDERS = ("15-Scene", "15ScenesData", "15SceneData")  # where to look, the first for downloads
 DEPTH = 3  # how many folders an archive may put around `train` and `test`
 
@@ -83,5 +84,6 @@ def _check(folder):
     root = _split_root(folder)
     if root is None:
         raise DatasetError(f"{folder} holds no folders 'train' and 'test'")
-    for split in SPLITS:
-        _list_split(root, split)
+    classes = [_list_split(root, split) for split in SPLITS]
+    paths = [path for half in classes for paths in half.values() for path in paths]
+    folders.compare_content(paths, SHA256, "15-Scene")
