@@ -1,5 +1,6 @@
 """Variants: trained, measured, kept; a failure is a result; many at once give the same."""
 
+import math
 import os
 from types import SimpleNamespace
 from unittest import mock
@@ -78,6 +79,16 @@ def test_measures_are_those_of_the_kept_generator(tmp_path):
     assert {name: result.measures[name] for name in found} == pytest.approx(found)
 
 
+def test_noise_can_be_scaled_before_it_is_measured():
+    base, (generator, _) = benchmark(), small("one", model="cDCGAN").networks()
+    generator.to(runtime.device())
+    seen = []
+    generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].std().item()))
+    plain, half = (gans.measure(generator, base, scale=scale) for scale in (1.0, 0.5))
+    assert seen == pytest.approx([seen[0], seen[0] / 2]) and seen[0] == pytest.approx(1, rel=0.1)
+    assert plain["frechet"] != half["frechet"] and plain == gans.measure(generator, base)
+
+
 def test_what_is_finished_is_not_run_again_and_what_differs_is(tmp_path, monkeypatch):
     base = benchmark()
     first = variants.run(small("one"), base, tmp_path)
@@ -113,20 +124,46 @@ def test_64_pixels_are_trained_on_resized_images_and_judged_at_32(tmp_path):
 
 
 def test_jobs_at_once_give_what_jobs_one_by_one_give(tmp_path):
-    jobs = [small("one"), small("two", settings={"seed": 1})]
+    jobs = [small("one"), small("two", settings={"beta1": 0.9})]
     base = benchmark()
-    alone = {v.name: variants.run(v, base, tmp_path / "alone") for v in jobs}
+    alone = {v.name: variants.run(v.vary(v.name, seed=0), base, tmp_path / "alone") for v in jobs}
     together = variants.run_all(jobs, base, tmp_path / "together", n_jobs=2)
     assert list(together) == ["one", "two"]
     for name in together:
-        assert same(alone[name], together[name])
-        assert alone[name].measures == together[name].measures
+        assert same(alone[name], together[name].first)
+        assert alone[name].measures == together[name].first.measures
     with pytest.raises(ValueError, match="each only once"):
         variants.run_all([small("one"), small("one")], base, tmp_path)
 
 
+def test_every_variant_is_trained_with_every_seed(tmp_path):
+    base, variant = benchmark(), small("one")
+    runs = variants.run_all([variant], base, tmp_path, seeds=[3, 1], n_jobs=1)["one"]
+    assert runs.variant == variant and runs.seeds == [3, 1] and runs.first is runs.outcomes[0]
+    for seed, outcome in zip((3, 1), runs.outcomes, strict=True):
+        own = variants.run(small("one", settings={"seed": seed}), base, tmp_path / "own")
+        assert same(outcome, own) and outcome.measures == own.measures
+    assert not same(*runs.outcomes)
+    assert runs.values("frechet") == [o.measures["frechet"] for o in runs.outcomes]
+    assert runs.mean("frechet") == pytest.approx(sum(runs.values("frechet")) / 2)
+    assert runs.ending("d_real") == pytest.approx(
+        sum(o.ending("d_real") for o in runs.outcomes) / 2
+    )
+    for seeds in ([], [1, 1]):
+        with pytest.raises(ValueError, match="seeds is"):
+            variants.run_all([variant], base, tmp_path, seeds=seeds)
+
+
+def test_a_run_that_diverged_has_no_figures_of_merit():
+    finite = SimpleNamespace(measures={"frechet": 2.0})
+    diverged = SimpleNamespace(measures=None)
+    runs = variants.Runs(small("one"), [finite, diverged])
+    assert runs.values("frechet") == [2.0, None] and runs.mean("frechet") == 2.0
+    assert math.isnan(variants.Runs(small("one"), [diverged]).mean("frechet"))
+
+
 def test_variants_of_a_later_call_are_finished_then(tmp_path, monkeypatch):
-    one, two = small("one"), small("two", settings={"seed": 1})
+    one, two = small("one"), small("two", settings={"beta1": 0.9})
     base = benchmark()
     assert list(variants.run_all([one], base, tmp_path, ahead=[two], n_jobs=2)) == ["one"]
     never = mock.Mock(side_effect=AssertionError("trained again"))
@@ -162,7 +199,7 @@ def test_a_variant_of_a_variant_keeps_what_is_not_changed():
 
 def test_jobs_go_to_the_workers_of_a_dask_cluster(tmp_path):
     distributed = pytest.importorskip("distributed")
-    jobs = [small("one"), small("two", settings={"seed": 1})]
+    jobs = [small("one"), small("two", settings={"beta1": 0.9})]
     base = benchmark()
     with (
         mock.patch.dict(os.environ),  # Dask leaves there what it sets for its workers
@@ -174,7 +211,7 @@ def test_jobs_go_to_the_workers_of_a_dask_cluster(tmp_path):
     ):
         results = variants.run_all(jobs, base, tmp_path / "dask", n_jobs=2)
     here = variants.run_all(jobs, base, tmp_path / "here", n_jobs=2)
-    assert all(same(results[name], here[name]) for name in ("one", "two"))
+    assert all(same(results[name].first, here[name].first) for name in ("one", "two"))
 
 
 def test_bad_variants_are_named():

@@ -307,6 +307,36 @@ def test_an_averaged_generator_is_what_is_kept():
     assert torch.equal(history.snapshots[9], gans.generate(averaged[0], z, labels))
 
 
+def watch_adam(monkeypatch, settings):
+    """Train with Adam; return the (betas, rate) of both optimisers at each of their steps."""
+    seen = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None):
+            (group,) = self.param_groups
+            seen.append((group["betas"], float(group["lr"])))
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    train(conditional_pair(), **settings)
+    return seen
+
+
+def test_a_rate_along_a_cosine_begins_at_its_peak_and_ends_near_0(monkeypatch):
+    settings = {"learning_rate": 0.01, "schedule": "cosine", "beta1": 0.4, "beta2": 0.9}
+    seen = watch_adam(monkeypatch, settings)
+    assert {betas for betas, _ in seen} == {(0.4, 0.9)} and len(seen) == 2 * 9
+    wanted = [0.01 * (1 + math.cos(math.pi * t / 9)) / 2 for t in range(9)]
+    assert [rate for _, rate in seen[::2]] == pytest.approx(wanted, rel=1e-6)
+    assert [rate for _, rate in seen[1::2]] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_constant_rate_stays(monkeypatch):
+    seen = watch_adam(monkeypatch, {"learning_rate": 0.01})
+    assert {betas for betas, _ in seen} == {(0.5, 0.999)}
+    assert [rate for _, rate in seen] == pytest.approx([0.01] * 18, rel=1e-6)
+
+
 def records(count=300, **changed):
     usual = {"d_real": 0.6, "d_fake": 0.4, "spread": 0.2}
     columns = {name: [usual.get(name, 1.0)] * count for name in gans.RECORDED}
@@ -383,6 +413,8 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"beta1": 1.0}, "beta1 is 1.0"),
+        ({"beta2": -0.1}, "beta2 is -0.1"),
+        ({"schedule": "linear"}, "schedule is 'linear', expected one of constant, cosine"),
         ({"average": 1.0}, "average is 1.0"),
         ({"loss": "wgan"}, "loss is 'wgan'"),
         ({"r1": -1.0}, "r1 is -1.0"),

@@ -167,6 +167,27 @@ def test_dots_stand_at_their_values_and_errors_reach_to_both_sides():
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row is at the top
 
 
+def test_an_axis_of_errors_gives_each_tenth_of_them_the_same_room():
+    figure = plotting.dots(["a", "b", "c"], {"x": [0.9, 0.99, 0.999]}, "x", "t", log_error=True)
+    axes = figure.axes[0]
+    places = [axes.transData.transform((x, 0))[0] for x in (0.9, 0.99, 0.999)]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1])
+    low, high = axes.get_xlim()
+    assert 0.8 < low < 0.9 and 0.999 < high < 1
+    assert [text.get_text() for text in axes.get_xticklabels()][:2] == ["0.9", "0.95"]
+
+
+def test_scatters_have_a_point_per_run_and_one_look_per_label():
+    x = {"score": {"a": [1, 2], "b": [3, 4]}, "other": {"a": [5, 6], "b": [7, 8]}}
+    figure = plotting.scatters(x, {"a": [0.5, 0.6], "b": [0.9, 0.99]}, "accuracy", "t")
+    assert [axes.get_xlabel() for axes in figure.axes] == ["score", "other"]
+    for axes, values in zip(figure.axes, x.values(), strict=True):
+        drawn = {line.get_label(): line for line in axes.get_lines()}
+        assert {label: list(line.get_xdata()) for label, line in drawn.items()} == values
+        assert drawn["a"].get_color() != drawn["b"].get_color()
+    assert len(figure.legends[0].get_texts()) == 2
+
+
 def test_spreads_show_every_sample_and_the_fixed_value():
     samples = np.array([[0.1, 0.5], [0.2, 0.6], [0.3, 0.7]])
     figure = plotting.spreads(["a", "b"], samples, [0.9, 0.8], ("20", "1"), "p", "title")
@@ -215,14 +236,33 @@ def test_a_confusion_matrix_counts_and_leaves_zeros_out():
     np.testing.assert_array_equal(axes.images[0].get_array(), [[0.75, 0.25], [0, 1]])
 
 
+def test_merits_stand_beside_a_line_of_real_images():
+    series, errors = {"coverage": [0.2, 0.4]}, {"coverage": [0.05, 0]}
+    real = {"coverage": 0.9, "frechet": 2}
+    figure = plotting.merits(["a", "b"], series, "share", "title", errors=errors, real=real)
+    (axes,) = figure.axes
+    ((line,),) = [[line for line in axes.lines if line.get_linestyle() == "--"]]
+    assert line.get_xdata() == [0.9, 0.9]
+    assert "real images" in [text.get_text() for text in axes.texts]
+    ends = axes.collections[0].get_segments()[0][:, 0]
+    np.testing.assert_allclose(ends, [0.15, 0.25])
+    scaled = plotting.merits(["a"], {"x": [1]}, "x", "t", errors={"x": [0]}, real={}, scale="log")
+    assert scaled.axes[0].get_xscale() == "log"
+
+
 def test_a_training_sheet_has_its_images_above_and_its_curves_below():
     images = np.zeros((64, 1, 4, 4), np.uint8)
-    series = {"D": ([1, 2], [3, 4]), "G": ([1, 2], [4, 3])}
-    figure = plotting.training_sheet(
-        {"after 0": images, "after 2": images + 255}, {("Losses", "nats"): series}, "title"
-    )
+    series = {"D": [[3, 5, 7], [0, 0, 0]], "G": [[4, 3, 2], [1, 1, 3]]}
+    panels = {("Losses", "nats"): series}
+    snapshots = {"after 0": images, "after 2": images + 255}
+    figure = plotting.training_sheet(snapshots, panels, "title", window=2)
     first, last, curves = figure.axes
     assert (first.get_title(), last.get_title()) == ("after 0", "after 2")
     assert last.images[0].get_array().min() == 255
-    assert [line.get_label() for line in curves.lines] == ["D", "G"]
+    d, g, *faint = curves.lines
+    assert (d.get_label(), g.get_label()) == ("D", "G")
+    assert [line.get_ydata().tolist() for line in (d, g)] == [[4, 6], [3.5, 2.5]]
+    assert [line.get_ydata().tolist() for line in faint] == [[0, 0], [1, 2]]
+    assert [line.get_color() for line in faint] == [d.get_color(), g.get_color()]
+    assert all(line.get_alpha() < 1 for line in faint) and d.get_xdata().tolist() == [2, 3]
     assert curves.get_xlabel() == "iteration"

@@ -76,15 +76,22 @@ class Reference:
 
 
 def measure(
-    generator: nn.Module, benchmark: Benchmark, gan_train: bool = False, seed: int = 1
+    generator: nn.Module,
+    benchmark: Benchmark,
+    gan_train: bool = False,
+    seed: int = 1,
+    scale: float = 1.0,
 ) -> dict:
     """Return the figures of merit of as many images as in the test set, see `compare`.
 
     Conditional generators are asked for each class as often; if wanted, they have one more number:
     "gan train", the accuracy on real images of a classifier that saw generated ones only.
+    scale: of the noise; below 1 it stays where the generator was trained most (the truncation trick
+    of Brock, Donahue, Simonyan: "BigGAN", ICLR 2019, with a factor for the threshold).
     """
     count = len(benchmark.test)
     z = torch.randn(count, generator.latent, generator=torch.Generator().manual_seed(seed))
+    z = scale * z
     labels = None if generator.classes is None else torch.arange(count) % generator.classes
     images = resize(generate(generator, z, labels), benchmark.test.shape[-1])
     figures = compare(benchmark.reference, images, labels)

@@ -66,8 +66,8 @@ def radii(features: Tensor, count: int = 5) -> Tensor:
         raise ValueError(f"features has {len(features)} rows, expected more than {count}")
     features = _on_device(features)
     # The nearest of all is the image itself.
-    chunks = [torch.cdist(part, features).kthvalue(count + 1).values for part in _chunks(features)]
-    return torch.cat(chunks)
+    distances = (torch.cdist(part, features) for part in _chunks(features))
+    return torch.cat([rows.topk(count + 1, largest=False).values[:, -1] for rows in distances])
 
 
 def neighbourhoods(

@@ -16,6 +16,8 @@ from dlapps.checks import check_counts, check_positive, check_uint8_images
 from dlapps.gans.losses import LOSSES, RECORDED, gan_step
 from dlapps.gans.sampling import check_classes, generate, spread
 
+SCHEDULES = "constant", "cosine"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,6 +25,8 @@ class Settings:
 
     An iteration is `discriminator_steps` updates of D, each with a batch of its own, and
     `generator_steps` of G; there are as many iterations as batches in `epochs`.
+    schedule: of the learning rate: "constant", or "cosine", down to 0 along half a cosine.
+    beta1, beta2: Adam's decays of the means of gradients and of their squares.
     loss: "non-saturating", "saturating" (the true minimax objective) or "hinge".
     r1: the weight of the penalty on D's gradient at real images, see `gradient_penalty`.
     average: how slowly the generator's running average follows, which is what is kept; 0 for none.
@@ -31,7 +35,9 @@ class Settings:
     epochs: int = 5
     batch_size: int = 128
     learning_rate: float = 2e-4
+    schedule: str = "constant"
     beta1: float = 0.5
+    beta2: float = 0.999
     loss: str = "non-saturating"
     r1: float = 0.0
     discriminator_steps: int = 1
@@ -43,13 +49,21 @@ class Settings:
         counts = "epochs", "batch_size", "discriminator_steps", "generator_steps"
         check_counts(**{name: getattr(self, name) for name in counts})
         check_positive(learning_rate=self.learning_rate)
-        for name in ("beta1", "average"):
+        for name in ("beta1", "beta2", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss is {self.loss!r}, expected one of {', '.join(LOSSES)}")
+        for name, known in (("loss", LOSSES), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                value = getattr(self, name)
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
         if not (self.r1 >= 0 and math.isfinite(self.r1)):
             raise ValueError(f"r1 is {self.r1}, expected a weight of at least 0")
+
+    def rate(self, t: int, count: int) -> float:
+        """Return the learning rate after t of `count` iterations."""
+        if self.schedule == "cosine":
+            return steps.cosine(t, count, self.learning_rate)
+        return self.learning_rate
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,7 @@ def train(
     count = settings.epochs * (len(images) // settings.batch_size)
     G, D = steps.to_device(generator), steps.to_device(discriminator)
     averaged = copy.deepcopy(G).requires_grad_(False) if settings.average else None
-    betas = settings.beta1, 0.999
+    betas = settings.beta1, settings.beta2
     optimizers = [steps.optimizer(torch.optim.Adam, n, betas=betas) for n in (G, D)]
     draws, seed = settings.discriminator_steps, settings.seed
     batches = steps.Batches(
@@ -105,7 +119,7 @@ def train(
     plan = training.Plan(
         count,
         RECORDED,
-        {"learning_rate": lambda t: settings.learning_rate},
+        {"learning_rate": lambda t: settings.rate(t, count)},
         seed,
         settings.average,
         watch=lambda t: generate(averaged or G, *fixed),
@@ -118,7 +132,7 @@ def train(
         {"generator": averaged} if averaged else {},
     )
     made_from = [asdict(settings), images, *(y for y in (labels, *fixed) if y is not None)]
-    made_from += [train, type(G), type(D)]
+    made_from += [train, Settings, type(G), type(D)]
     result = training.run(
         step, state, plan, checkpoint=checkpoint, made_from=made_from, description=description
     )

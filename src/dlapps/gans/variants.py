@@ -92,10 +92,10 @@ class Outcome:
     weights: dict[str, Tensor]
 
     def generator(self) -> nn.Module:
-        """Return the finished generator."""
+        """Return the finished generator, on the device that computes."""
         generator, _ = self.variant.networks()
         generator.load_state_dict(self.weights)
-        return generator
+        return generator.to(runtime.device())
 
     def ending(self, record: str, window: int = 100) -> float:
         """Return the mean of a record of `losses.RECORDED` over the last iterations."""
@@ -107,6 +107,39 @@ class Outcome:
         return self.ending("d_real") - self.ending("d_fake")
 
 
+@dataclass(frozen=True)
+class Runs:
+    """A variant that was trained and measured with several seeds: one outcome each."""
+
+    variant: Variant
+    outcomes: Sequence[Outcome]
+
+    @property
+    def first(self) -> Outcome:
+        """The outcome of the first seed, whose images are shown."""
+        return self.outcomes[0]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each outcome."""
+        return [outcome.variant.settings["seed"] for outcome in self.outcomes]
+
+    def values(self, measure: str) -> list[float | None]:
+        """Return a figure of merit, or the "lead" of D, for each seed; None where it diverged."""
+        if measure == "lead":
+            return [outcome.lead for outcome in self.outcomes]
+        return [(outcome.measures or {}).get(measure) for outcome in self.outcomes]
+
+    def mean(self, measure: str) -> float:
+        """Return the mean of `values` that are not None, NaN if there are none."""
+        values = [value for value in self.values(measure) if value is not None]
+        return float(np.mean(values)) if values else float("nan")
+
+    def ending(self, record: str, window: int = 100) -> float:
+        """Return the mean over the seeds of a record's mean over the last iterations."""
+        return float(np.mean([outcome.ending(record, window) for outcome in self.outcomes]))
+
+
 def train_variant(
     variant: Variant, images: Tensor, labels: Tensor, folder: Path, snapshots: Iterable[int] = ()
 ) -> tuple[nn.Module, History]:
@@ -116,17 +149,18 @@ def train_variant(
     thread computes, so that the numbers do not depend on how many cores there are.
     """
     generator, discriminator = variant.networks()
+    settings = Settings(**variant.settings)
     with runtime.one_thread():
         history = train(
             generator,
             discriminator,
             resize(images, variant.generator.get("size", images.shape[-1])),
             None if generator.classes is None else labels,
-            Settings(**variant.settings),
+            settings,
             fixed=fixed_inputs(generator),
             snapshots=snapshots,
-            checkpoint=folder / f"{variant.file_name}-training.pt",
-            description=variant.name,
+            checkpoint=folder / f"{variant.file_name}-seed-{settings.seed}-training.pt",
+            description=f"{variant.name}, seed {settings.seed}",
         )
     return generator, history
 
@@ -141,7 +175,8 @@ def run(
         benchmark.judge.state_dict(),
         run, type(benchmark.judge),
     )  # fmt: skip
-    kept = Checkpoint(folder / f"{variant.file_name}-result.pt", made_from, runtime.machine())
+    kept = folder / f"{variant.file_name}-seed-{variant.settings.get('seed', 0)}-result.pt"
+    kept = Checkpoint(kept, made_from, runtime.machine())
     result, _ = kept.load()
     if result is None:
         data = benchmark.images, benchmark.labels
@@ -161,10 +196,11 @@ def run_all(
     folder: Path,
     snapshots: Iterable[int] = (),
     *,
+    seeds: Sequence[int] = (0,),
     ahead: Sequence[Variant] = (),
     n_jobs: int | None = None,
-) -> dict[str, Outcome]:
-    """Run variants (see `run`), `n_jobs` at a time, and return {name: outcome}.
+) -> dict[str, Runs]:
+    """Run variants (see `run`) with each of `seeds`, `n_jobs` at a time; return {name: runs}.
 
     n_jobs: by default one on a GPU, and on a CPU one per core; the jobs go through joblib. Within
     `joblib.parallel_config(backend="dask")` they go to the workers of a Dask cluster, which must
@@ -175,11 +211,15 @@ def run_all(
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
         raise ValueError(f"variants have the names {names}, expected each only once")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds is {seeds!r}, expected at least one, and each only once")
     n_jobs = n_jobs or (1 if torch.cuda.is_available() else cpu_count())
-    jobs = [*variants, *(ahead if n_jobs != 1 else ())]
+    wanted = [*variants, *(ahead if n_jobs != 1 else ())]
+    jobs = [variant.vary(variant.name, seed=seed) for variant in wanted for seed in seeds]
     n_jobs = 1 if len(jobs) == 1 else n_jobs  # in this process
     results = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(carrying(run))(variant, benchmark, folder, snapshots) for variant in jobs
+        delayed(carrying(run))(job, benchmark, folder, snapshots) for job in jobs
     )
-    bar = runtime.progress(results, "variants", len(jobs), disable=len(jobs) == 1)
-    return dict(zip(names, list(bar)[: len(names)], strict=True))
+    outcomes = iter(runtime.progress(results, "trainings", len(jobs), disable=len(jobs) == 1))
+    done = [Runs(variant, [next(outcomes) for _ in seeds]) for variant in wanted]
+    return {runs.variant.name: runs for runs in done[: len(names)]}

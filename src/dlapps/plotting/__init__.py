@@ -5,7 +5,7 @@ from dlapps.plotting.activations import activation_maps
 from dlapps.plotting.adversarial import confidences, fooled_images
 from dlapps.plotting.confusion import confusion_matrix, shares
 from dlapps.plotting.curves import curve_panels, curves, draw_curves, running_mean
-from dlapps.plotting.dots import dots, spreads
+from dlapps.plotting.dots import dots, log_error_axis, scatters, spreads
 from dlapps.plotting.images import (
     image_grid,
     image_table,
@@ -18,6 +18,6 @@ from dlapps.plotting.images import (
 from dlapps.plotting.plane import planes
 from dlapps.plotting.predictions import predictions
 from dlapps.plotting.saliency import saliency_maps
-from dlapps.plotting.trainings import training_sheet
+from dlapps.plotting.trainings import merits, training_sheet
 
 style.apply()
