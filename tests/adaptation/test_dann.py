@@ -161,3 +161,55 @@ def test_grey_images_are_classified_like_grey_images_in_rgb():
 def test_bad_images_are_named(images, error, message):
     with pytest.raises(error, match=message):
         network()(images)
+
+
+@pytest.mark.parametrize(
+    ("convolutions", "width", "multiplications"),
+    [(dann.PAPER, 768, 1.0), (dann.DEEPER, 1152, 1.7), (dann.MEDIUM, 1152, 4.4),
+     (dann.LARGE, 2304, 29)],
+)  # fmt: skip
+def test_networks_have_the_sizes_that_their_docstring_names(convolutions, width, multiplications):
+    counts = []
+    for kind in (dann.PAPER, convolutions):
+        net, count = dann.DANN(convolutions=kind), [0]
+
+        def add(layer, inputs, output, count=count):
+            count[0] += layer.weight.numel() * output[0, 0].numel()
+
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                layer.register_forward_hook(add)
+        with torch.no_grad():
+            f = net.features(torch.rand(2, 3, 28, 28))
+            net.label_classifier(f), net.domain_logits(f, 1.0)
+        counts.append(count[0])
+    assert net.width == width == f.shape[1]
+    assert counts[1] / counts[0] == pytest.approx(multiplications, rel=0.02)
+
+
+def test_instance_norm_forgets_brightness_and_contrast():
+    images = 0.2 + 0.5 * torch.rand(3, 3, 28, 28, device=runtime.device())
+    other = 0.1 + 0.8 * images
+    plain, normalised = (network(instance_norm=on).eval() for on in (False, True))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            normalised.features(other), normalised.features(images), atol=1e-3, rtol=1e-3
+        )
+        assert (plain.features(other) - plain.features(images)).abs().max() > 0.01
+
+
+def test_without_batch_norm_an_answer_depends_on_no_other_image():
+    images = torch.rand(8, 3, 28, 28, device=runtime.device())
+    for kept in (True, False):
+        net = network(batch_norm=kept, dropout=0.0)
+        alone, among = net(images[:2]), net(images)[:2]
+        assert torch.allclose(alone, among, atol=1e-5) != kept
+        assert bool(list(adaptation.batch_norm.batch_norms(net))) == kept
+
+
+def test_dropout_inside_comes_after_each_pooling_and_the_slope_lets_negative_values_pass():
+    net = network(convolutions=dann.LARGE, dropout=0.2, dropout_inside=True, slope=0.1)
+    kinds = [type(layer).__name__ for layer in net.feature_extractor]
+    assert kinds.count("Dropout2d") == kinds.count("MaxPool2d") == 3
+    assert net.feature_extractor[3](torch.tensor(-1.0)).item() == pytest.approx(-0.1)
+    assert [type(x).__name__ for x in network().feature_extractor].count("Dropout2d") == 1

@@ -62,7 +62,11 @@ def test_statistics_of_the_target_change_its_accuracy_and_no_weight(experiment):
     assert retested.last("source_accuracy") == plain.last("source_accuracy")
     own = [adaptation.adapt_batch_norm(n, experiment.target.images) for n in plain.networks]
     assert retested.last() == [adaptation.accuracy(n, TESTS[1]) for n in own]
-    assert experiment.target_accuracies(plain, experiment.target.images) == retested.last()
+    averages = {"own": experiment.target.images, "the source's": experiment.source.images}
+    found = experiment.target_accuracies({"plain": plain, "again": plain}, averages)
+    assert found["own"] == {"plain": retested.last(), "again": retested.last()}
+    other = [adaptation.adapt_batch_norm(n, experiment.source.images) for n in plain.networks]
+    assert found["the source's"]["plain"] == [adaptation.accuracy(n, TESTS[1]) for n in other]
 
 
 def test_rounds_without_any_label_are_rows_as_well(experiment):
@@ -108,6 +112,13 @@ def test_tables_count_points_from_the_reference():
     assert list(epochs) == [1, 2] and rows == [[0.0, 0.8], [0.0, 0.7]]
 
 
+def test_what_needs_a_gpu_is_a_row_that_says_so():
+    methods = {"DANN": runs_of(0.8, 0.7), "large": adaptation.Runs()}
+    table = adaptation.table(methods, reference="DANN")
+    assert table["target accuracy"].tolist() == ["0.7500 ± 0.0707", "needs a GPU"]
+    assert table["points"].isna().tolist() == [False, True]
+
+
 class Says(torch.nn.Module):
     """Gives images the classes that it was told, one after the other."""
 
@@ -143,6 +154,20 @@ def test_a_shift_is_seen_by_the_regression_and_not_by_the_domain_classifier():
         )
         joint = net.domain_logits(torch.cat([f, f + 5]), 1.0)
     assert (joint[:64] - joint[64:]).abs().max() > 0.1
+
+
+def test_domains_are_told_apart_on_other_digits_of_the_target(experiment):
+    nets = [network(0), network(1)]
+    runs, (source, target) = adaptation.Runs(nets, []), TESTS
+    for own in (True, False):
+        reader = adaptation.adapt_batch_norm(nets[0], experiment.target.images) if own else nets[0]
+        f_s, f_t = adaptation.features_of_tests(experiment, nets[0], 10, own_averages=own)
+        assert np.array_equal(f_s, adaptation.features(nets[0], source.images[:10]))
+        assert np.array_equal(f_t, adaptation.features(reader, target.images[10:]))
+        found = adaptation.told_apart(experiment, runs, 10, own_averages=own)
+        assert len(found) == 2 and found[0] == adaptation.separability(f_s, f_t)
+    halves = (adaptation.features(nets[1], part) for part in source.images.split(10))
+    assert adaptation.chance(experiment, runs, 10)[1] == adaptation.separability(*halves)
 
 
 def test_features_are_those_of_eval_mode_and_the_mode_stays():

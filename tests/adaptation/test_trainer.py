@@ -76,6 +76,19 @@ def test_history_has_a_number_per_epoch_and_the_factor_follows_the_schedule():
     assert train(network(), reversal=0.25, epochs=1)["factor"] == [0.25]
 
 
+def test_the_consistency_begins_after_its_share_of_the_training():
+    """Before it, the teacher's labels change nothing; after it, they do."""
+    options = {"epochs": 2, "consistency": 1.0, "confidence": 0.0, "reversal": None}
+    options |= {"optimizer": "sgd", "learning_rate": 0.01}
+    late, never, early = network(), network(), network()
+    train(never, **options | {"consistency": 1e-12})
+    train(late, **options, consistency_from=0.99)  # 8 steps: from the ninth on
+    train(early, **options, consistency_from=0.5)  # from the fifth on
+    for one, other in zip(late.parameters(), never.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(early.label_classifier[0].weight, late.label_classifier[0].weight)
+
+
 def test_accuracy_is_the_share_of_right_first_choices():
     class Constant(torch.nn.Module):
         def __init__(self):
@@ -143,6 +156,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
         ({"augment": "colour"}, "augment is 'colour'"),
         ({"consistency": -1}, "consistency is -1"),
         ({"confidence": 1.0}, "confidence is 1.0"),
+        ({"consistency_from": 1.0}, "consistency_from is 1.0"),
         ({"reversal": float("nan")}, "reversal is nan"),
         ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": 0}, "batch_size is 0"),

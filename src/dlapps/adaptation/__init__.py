@@ -21,8 +21,23 @@ from dlapps.adaptation.experiments import (
     round_table,
     table,
 )
+from dlapps.adaptation.selection import (
+    choice_table,
+    choices,
+    information,
+    label_free_scores,
+    mean_entropy,
+    reverse_validation,
+)
 from dlapps.adaptation.self_training import pseudo_labels, self_train
-from dlapps.adaptation.separability import features, plane, separability
+from dlapps.adaptation.separability import (
+    chance,
+    features,
+    features_of_tests,
+    plane,
+    separability,
+    told_apart,
+)
 from dlapps.adaptation.settings import Settings
 from dlapps.adaptation.teacher import (
     augment,

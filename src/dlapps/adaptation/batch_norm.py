@@ -28,11 +28,11 @@ def frozen_averages(network: nn.Module) -> Iterator[None]:
 
 
 def adapt_batch_norm(
-    network: nn.Module, images: torch.Tensor, count: int = 10_000, batch_size: int = 500
+    network: nn.Module, images: torch.Tensor, count: int = 2_000, batch_size: int = 500
 ) -> nn.Module:
     """Return a copy whose batch norms have the averages of uint8 images (N, C, 28, 28).
 
-    Of `count` of them at most, evenly spaced. The weights stay as they are; labels are not needed
+    Of `count` of them at most, drawn at random. The weights stay as they are; labels are not needed
     (Li et al.: "Revisiting Batch Normalization for Practical Domain Adaptation", 2016).
     """
     other = copy.deepcopy(network).eval()
@@ -41,7 +41,8 @@ def adapt_batch_norm(
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean of all batches
         norm.train()
-    chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).long()
+    # Not evenly spaced: the digits may come in an order, 0 to 9 and again.
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
     device = next(other.parameters()).device
     with torch.no_grad():
         for batch in images[chosen].split(batch_size):

@@ -21,10 +21,13 @@ from dlapps.runtime import run_each, seed_everything
 
 @dataclass(frozen=True)
 class Runs:
-    """One method's networks and their histories (see `train`), one of each per seed."""
+    """One method's networks and their histories (see `train`), one of each per seed.
 
-    networks: Sequence[nn.Module]
-    histories: Sequence[Mapping[str, list[float]]]
+    Without any it stands for a method that was not trained, because that needs a GPU.
+    """
+
+    networks: Sequence[nn.Module] = ()
+    histories: Sequence[Mapping[str, list[float]]] = ()
 
     def last(self, quantity: str = "target_accuracy") -> list[float]:
         """Return a quantity of the history after the last epoch, for each seed."""
@@ -79,7 +82,7 @@ class Experiment:
             self.target.images,
             replace(self.settings, seed=self.seeds[number], **changes),
             tests=self.tests,
-            checkpoint=self._checkpoint(f"{name} seed {self.seeds[number]}"),
+            checkpoint=self.checkpoint(f"{name} seed {self.seeds[number]}"),
             description=f"{name}, seed {self.seeds[number]}",
         )
         return network, history
@@ -91,21 +94,42 @@ class Experiment:
             network.load_state_dict(start.networks[number].state_dict())
         return network
 
-    def _checkpoint(self, name):
+    def checkpoint(self, name: str) -> Path:
+        """Return where the checkpoint of a training lies."""
         return self.folder / f"{re.sub('[^a-z0-9]+', '_', name.lower())}.pt"
 
-    def target_accuracies(self, runs: Runs, images: Tensor) -> list[float]:
-        """Return the target's test accuracies with batch norm's averages over uint8 images."""
-        return [
-            accuracy(adapt_batch_norm(network, images), self.tests[1]) for network in runs.networks
+    def target_accuracies(
+        self, methods: Mapping[str, Runs], averages: Mapping[str, Tensor]
+    ) -> dict[str, dict[str, list[float]]]:
+        """Return {averages: {method: the target's test accuracy for each seed}}.
+
+        averages: {name: the uint8 images over which batch norm's averages are taken}.
+        """
+        jobs = [
+            (images, name, number)
+            for images in averages
+            for name, runs in methods.items()
+            for number in range(len(runs.networks))
         ]
+        test = partial(self._accuracy_with, methods, averages)
+        done = iter(run_each(test, jobs, "networks tested"))
+        return {
+            images: {name: [next(done) for _ in runs.networks] for name, runs in methods.items()}
+            for images in averages
+        }
+
+    def _accuracy_with(self, methods, averages, job):
+        images, name, number = job
+        network = adapt_batch_norm(methods[name].networks[number], averages[images])
+        return accuracy(network, self.tests[1])
 
     def with_target_statistics(self, runs: Runs) -> Runs:
         """Return the same networks as tested with batch norm's averages over the target's images.
 
         No label is needed and no weight changes. On the source they are as they were.
         """
-        on_target = self.target_accuracies(runs, self.target.images)
+        found = self.target_accuracies({"": runs}, {"": self.target.images})
+        on_target = found[""][""]
         pairs = zip(runs.last("source_accuracy"), on_target, strict=True)
         histories = [{"source_accuracy": [s], "target_accuracy": [t]} for s, t in pairs]
         return Runs(runs.networks, histories)
@@ -143,7 +167,7 @@ class Experiment:
             threshold=threshold,
             rounds=rounds,
             tests=self.tests,
-            checkpoint=self._checkpoint(f"pseudo-labels {start} {labels} seed {seed}"),
+            checkpoint=self.checkpoint(f"pseudo-labels {start} {labels} seed {seed}"),
             description=f"pseudo-labels from {start}, {labels}, seed {seed}",
         )
         which = {"start": start, "threshold": labels, "seed": seed}
@@ -162,18 +186,19 @@ class Experiment:
         }
 
 
-def mean_and_deviation(values: Sequence[float]) -> str:
+def mean_and_deviation(values: Sequence[float], digits: int = 4) -> str:
     """Say the mean and, of several values, the sample standard deviation; "n/a" of none."""
     values = pd.Series(values, dtype=float)
     if values.isna().all():
         return "n/a"
-    deviation = f" ± {values.std():.4f}" if values.count() > 1 else ""
-    return f"{values.mean():.4f}{deviation}"
+    deviation = f" ± {values.std():.{digits}f}" if values.count() > 1 else ""
+    return f"{values.mean():.{digits}f}{deviation}"
 
 
 def table(methods: Mapping[str, Runs], reference: str | None = None) -> pd.DataFrame:
     """Return a row per method with the last epoch's accuracies, over the seeds.
 
+    A method without runs needs a GPU, and its row says so.
     reference: the method to which `points` compares: the difference of the mean target accuracies
     in percentage points.
     """
@@ -185,11 +210,11 @@ def table(methods: Mapping[str, Runs], reference: str | None = None) -> pd.DataF
     rows = []
     for name, runs in methods.items():
         row = {"method": name} | {
-            column: mean_and_deviation(runs.last(quantity))
+            column: mean_and_deviation(runs.last(quantity)) if runs.histories else "needs a GPU"
             for column, quantity in columns.items()
-            if quantity in runs.histories[0]
+            if not runs.histories or quantity in runs.histories[0]
         }
-        if reference is not None:
+        if reference is not None and runs.histories:
             row["points"] = f"{100 * (runs.mean() - methods[reference].mean()):+.1f}"
         rows.append(row)
     return pd.DataFrame(rows)

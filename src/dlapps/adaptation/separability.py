@@ -6,6 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
 from sklearn.model_selection import cross_val_score
 
+from dlapps.adaptation.batch_norm import adapt_batch_norm
+from dlapps.adaptation.experiments import Experiment, Runs
 from dlapps.models.dann import DANN
 
 
@@ -20,6 +22,19 @@ def features(network: DANN, images: torch.Tensor) -> np.ndarray:
     return found
 
 
+def features_of_tests(
+    experiment: Experiment, network: DANN, count: int, own_averages: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features (count, width) of `count` test images of each domain, others in each.
+
+    own_averages: whether the target is normalised by averages over the target's training images,
+    otherwise by those that the network has.
+    """
+    reader = adapt_batch_norm(network, experiment.target.images) if own_averages else network
+    parts = zip((network, reader), experiment.tests, (0, count), strict=True)
+    return tuple(features(n, test.images[begin : begin + count]) for n, test, begin in parts)
+
+
 def separability(f_s: np.ndarray, f_t: np.ndarray, folds: int = 5) -> float:
     """Return how often a logistic regression tells two sets of features apart, 0.5 at chance.
 
@@ -30,6 +45,22 @@ def separability(f_s: np.ndarray, f_t: np.ndarray, folds: int = 5) -> float:
     domains = np.repeat([0, 1], [len(f_s), len(f_t)])
     classifier = LogisticRegression(max_iter=2000)
     return float(cross_val_score(classifier, np.concatenate([f_s, f_t]), domains, cv=folds).mean())
+
+
+def told_apart(
+    experiment: Experiment, runs: Runs, count: int, own_averages: bool = True
+) -> list[float]:
+    """Return the `separability` of both domains' test features for the network of each seed."""
+    return [
+        separability(*features_of_tests(experiment, network, count, own_averages))
+        for network in runs.networks
+    ]
+
+
+def chance(experiment: Experiment, runs: Runs, count: int) -> list[float]:
+    """Return the `separability` of `count` test images of the source and as many others of it."""
+    images = experiment.tests[0].images[: 2 * count]
+    return [separability(*np.split(features(network, images), 2)) for network in runs.networks]
 
 
 def plane(f_s: np.ndarray, f_t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

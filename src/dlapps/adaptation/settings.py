@@ -21,8 +21,9 @@ class Settings:
     joint: whether batch norm normalises one batch of both domains, and by averages over both in
     tests; otherwise each domain by its own batch and, in tests, by its own averages.
     augment: None, "shape" or "shape and colour", see `augment`.
-    consistency: the weight of the `consistency_loss`, 0 for none; `confidence` is the probability
-    from which on a label of the teacher is accepted, `decay` that of its running average.
+    consistency: the weight of the `consistency_loss`, 0 for none, from the share
+    `consistency_from` of the training on; `confidence` is the probability from which on a label of
+    the teacher is accepted, `decay` that of its running average.
     """
 
     epochs: int = 10
@@ -33,6 +34,7 @@ class Settings:
     joint: bool = False
     augment: str | None = None
     consistency: float = 0.0
+    consistency_from: float = 0.0
     confidence: float = 0.9
     decay: float = 0.99
     seed: int = 0
@@ -58,6 +60,6 @@ class Settings:
             raise ValueError(f"reversal is {self.reversal}, expected a finite factor")
         if not (self.consistency >= 0 and math.isfinite(self.consistency)):
             raise ValueError(f"consistency is {self.consistency}, expected a weight of at least 0")
-        for name in ("confidence", "decay"):
+        for name in ("consistency_from", "confidence", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number in [0, 1)")

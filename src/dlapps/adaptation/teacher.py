@@ -64,6 +64,7 @@ def self_training_step(
     source: tuple[Tensor, Tensor],
     target: tuple[Tensor, Tensor | None],
     λ: float | Tensor | None,
+    ω: float | Tensor | None,
     teacher: DANN | None,
     settings: Settings,
 ) -> dict[str, Tensor]:
@@ -73,7 +74,8 @@ def self_training_step(
 
     with L_y and, unless λ is None, L_d as in `dann_step`, of views of the images; L_ŷ the
     `pseudo_label_loss` of labels ŷ_t, unless they are None; ω L_c the `consistency_loss` beside the
-    teacher, if there is one: it sees the images themselves, and then follows (`steps.ema`).
+    teacher, if there is one: it sees the images themselves, and then follows (`steps.ema`). Its
+    weight ω is 0 until the teacher's labels are worth something (`consistency_from`).
     """
     (x_s, y_s), (x_t, ŷ_t), joint = source, target, settings.joint
     seen = [augment(x, settings.augment) for x in (x_s, x_t)]
@@ -92,7 +94,7 @@ def self_training_step(
         with torch.no_grad():
             teacher_scores = teacher(x_t)
         L_c, found["accepted"] = consistency_loss(scores, teacher_scores, settings.confidence)
-        L = L + settings.consistency * L_c
+        L = L + ω * L_c
     steps.update(optimizer, L)
     return found
 

@@ -79,6 +79,8 @@ def _plan(settings: Settings, per_epoch: int, test: Callable) -> training.Plan:
         schedules["λ"] = lambda t: reversal_schedule(t / count) if scheduled else settings.reversal
     if settings.consistency:
         records.append("accepted")
+        begin = settings.consistency_from * count
+        schedules["ω"] = lambda t: settings.consistency if t >= begin else 0.0
     return training.Plan(
         count, tuple(records), schedules, settings.seed, settings.decay,
         watch=test, watch_at=tuple(range(per_epoch, count + 1, per_epoch)),
@@ -103,7 +105,8 @@ def _step(state: training.State, settings: Settings) -> Callable:
     def self_training(at):
         source, target = (draw(at.t) for draw in state.batches)
         λ = None if settings.reversal is None else at.λ
-        return self_training_step(network, optimizer, source, target, λ, teacher, settings)
+        ω = None if teacher is None else at.ω
+        return self_training_step(network, optimizer, source, target, λ, ω, teacher, settings)
 
     if len(state.batches) == 1:
         return source_alone
