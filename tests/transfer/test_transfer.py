@@ -109,6 +109,21 @@ def test_true_class_scores_are_of_the_true_class(squeezenet):
     assert found["probability of the true class"] == pytest.approx(expected.item())
 
 
+def test_look_alikes_have_the_closest_weights():
+    network = nn.Module()
+    network.body = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(2, 4, bias=False))
+    angles = torch.tensor([0.0, 10.0, 90.0, 120.0]).deg2rad()
+    network.body[2].weight.data = torch.stack([3 * angles.cos(), 3 * angles.sin()], 1)
+    cosines = transfer.class_similarity(network)
+    torch.testing.assert_close(cosines, (angles[:, None] - angles).cos())
+    images = torch.zeros(5, 3, 8, 8, dtype=torch.uint8)
+    data = ImageSet(images, torch.tensor([2, 0, 0, 3, 1]), tuple("abcd"), "black")
+    assert transfer.look_alikes(network, data, 1) == [(1, 4)]
+    assert transfer.look_alikes(network, data, 2) == [(1, 4), (0, 3)]
+    with pytest.raises(ValueError, match="pairs is 3, expected at most 2"):
+        transfer.look_alikes(network, data, 3)
+
+
 @pytest.mark.parametrize("last", ["confident mistake", "uncertain"])
 def test_example_cases_are_chosen_by_rule(last):
     images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 16, 16)
@@ -354,6 +369,8 @@ def test_change_counts_the_images_on_which_two_classifiers_disagree():
     assert table["classifier"].tolist() == ["a", "b"]
     assert table["change"].tolist() == pytest.approx([0, d.mean()])
     assert table["interval"].tolist() == pytest.approx([0, 1.96 * d.std(ddof=1) / 20])
+    assert table["won"].tolist() == [0, gained.sum()] and table["lost"].tolist() == [0, 0]
+    assert transfer.discordant(second, first) == (gained.sum(), 0)
     back = transfer.accuracy_change(second, first)
     assert back == pytest.approx((-d.mean(), 1.96 * d.std(ddof=1) / 20))
     with pytest.raises(ValueError, match="expected the same test images"):
@@ -424,34 +441,6 @@ def test_validation_never_sees_the_test_set():
     assert not tables[0]["accuracy"].equals(tables[1]["accuracy"])
 
 
-def test_combination_with_the_highest_validation_is_chosen(squeezenet):
-    images = torch.randint(0, 256, (12, 1, 64, 64), dtype=torch.uint8)
-    view = transfer.view(squeezenet, 64, images[:8], images[8:], bands=2)
-    assert [*view.train] == ["fire8", "fire9"] and len(view.test["fire8"]) == 4
-    whole, _ = view.without_bands()
-    bands = view.train["fire9"]
-    torch.testing.assert_close(whole, (bands[:, :512] + bands[:, 512:]) / 2)
-    names = [*transfer.combinations({"a": view, "b": view})]
-    assert names == [
-        "a: fire9, without bands", "a: fire9", "a: fire8, fire9",
-        "b: fire9, without bands", "b: fire9", "b: fire8, fire9",
-        "all of them: last layers", "all of them: all layers",
-    ]  # fmt: skip
-
-    (good, labels), (test, test_labels) = blobs(60, seed=0), blobs(30, seed=1)
-    noise = np.random.default_rng(2).normal(size=(60, 8)), np.ones((30, 8))
-    table, best = transfer.compare_combinations(
-        {"noise": [noise], "good": [(good, test)], "all": [(good, test), (good, test)]},
-        labels,
-        test_labels,
-    )
-    assert table["features"].tolist() == ["noise", "good", "all", "all"]
-    assert table["normalisation"].tolist() == ["l2", "l2", "l2", "signed root"]
-    assert table["validation"].tolist()[0] < 0.7 and table["validation"].tolist()[1:] == [1, 1, 1]
-    assert (best.name, best.normalisation, best.C) == ("all", "signed root", 2)
-    assert best.train.shape == (60, 16) and best.evaluation.accuracy == 1
-
-
 def test_extractions_are_timed_and_agree(squeezenet):
     images = torch.randint(0, 256, (3, 1, 64, 64), dtype=torch.uint8)
     table, found = transfer.compare_extractions(squeezenet, images, 64, repeats=1)
@@ -463,6 +452,29 @@ def test_extractions_are_timed_and_agree(squeezenet):
         torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(half, expected, rtol=0.1, atol=0.1 * expected.abs().max().item())
     assert table["largest change"][1] == (exact[1] - exact[0]).abs().max()
+
+
+def test_components_are_those_of_the_training_rows():
+    x, _ = blobs(40, seed=0)
+    train = np.arange(20)
+    rows = x / np.linalg.norm(x, axis=1, keepdims=True)
+    centred = rows - rows[train].mean(0)
+    axes = np.linalg.svd(centred[train], full_matrices=False)[2][:3]
+    found = transfer.principal_components(x, train, 3)
+    np.testing.assert_allclose(np.abs(found), np.abs(centred @ axes.T), atol=1e-10)
+    with pytest.raises(ValueError, match="dimension is 9, expected 1 to 8"):
+        transfer.principal_components(x, train, 9)
+
+
+@pytest.mark.parametrize("hidden", [(), (16,)])
+def test_new_layers_learn_what_can_be_separated(hidden):
+    (x, labels), (y, test_labels) = blobs(60, seed=0), blobs(30, seed=1)
+    layers = transfer.fit_layers(x, labels, hidden)
+    assert (layers.predict(y) == test_labels).all()
+    shapes = [w.shape for w in layers[-1].coefs_]
+    assert shapes == ([(8, 16), (16, 3)] if hidden else [(8, 3)])
+    with pytest.raises(ValueError, match=r"hidden\[0\] is 0, expected at least 1"):
+        transfer.fit_layers(x, labels, (0,))
 
 
 def test_pca_keeps_the_variance_that_there_is():

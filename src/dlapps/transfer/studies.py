@@ -10,12 +10,14 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
 from sklearn.decomposition import PCA
 from sklearn.model_selection import StratifiedKFold
-from sklearn.preprocessing import normalize
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
 
 from dlapps import runtime
 from dlapps.checks import check_counts
 from dlapps.replacements import carrying
-from dlapps.transfer.svm import check_rows, evaluate, fit_linear_svm
+from dlapps.transfer.svm import check_rows, evaluate, fit_linear_svm, normaliser
 
 Split = tuple[np.ndarray, np.ndarray]  # indices to fit and to test
 
@@ -118,6 +120,19 @@ def classifier_study(
     return pd.DataFrame(rows)
 
 
+def principal_components(features: ArrayLike, train: np.ndarray, dimension: int) -> np.ndarray:
+    """Return rows (N, dimension): L2-normalised features (N, D), on their principal components.
+
+    The components are those of the rows `train` alone. Raises ValueError for a dimension above the
+    rank, min(len(train), D).
+    """
+    rows = normalize(np.asarray(features))
+    largest = min(len(train), rows.shape[1])
+    if not 1 <= dimension <= largest:
+        raise ValueError(f"dimension is {dimension}, expected 1 to {largest}")
+    return PCA(dimension, svd_solver="full").fit(rows[train]).transform(rows)
+
+
 def pca_curve(
     train: ArrayLike,
     train_labels: ArrayLike,
@@ -154,3 +169,18 @@ def pca_curve(
             | {"to project": projected - start, "to fit": fitted - projected}
         )
     return pd.DataFrame(rows)
+
+
+def fit_layers(
+    features: ArrayLike, labels: ArrayLike, hidden: Sequence[int] = (), seed: int = 0
+) -> Pipeline:
+    """Fit fully connected layers to features (N, D): D -> each of `hidden`, with ReLU -> K scores.
+
+    Trained with the cross-entropy by Adam, on rows that are L2-normalised and then standardised;
+    `seed` is that of the first weights and of the order. Returns a scikit-learn pipeline.
+    Raises ValueError for rows that `check_rows` refuses.
+    """
+    check_counts(**{f"hidden[{i}]": units for i, units in enumerate(hidden)})
+    features, labels = check_rows(features, labels)
+    layers = MLPClassifier(tuple(hidden), random_state=seed, max_iter=300)
+    return make_pipeline(normaliser("l2"), StandardScaler(), layers).fit(features, labels)

@@ -128,25 +128,41 @@ def accuracy_change(before: Evaluation, after: Evaluation) -> tuple[float, float
     images on which both agree add nothing to it (as in McNemar's test). Raises ValueError for other
     labels.
     """
-    if not np.array_equal(before.labels, after.labels):
-        raise ValueError("before and after have different labels, expected the same test images")
+    _check_same_images(before, after)
     d = np.subtract(*(e.predictions == e.labels for e in (after, before)), dtype=float)
     return float(d.mean()), float(Z95 * d.std(ddof=1) / math.sqrt(len(d)))
+
+
+def discordant(before: Evaluation, after: Evaluation) -> tuple[int, int]:
+    """Return how many images are right only `before`, and how many only `after`.
+
+    What McNemar's test looks at: two classifiers whose accuracies agree may well disagree on many
+    images. Raises ValueError for other labels.
+    """
+    _check_same_images(before, after)
+    first, second = (e.predictions == e.labels for e in (before, after))
+    return int((first & ~second).sum()), int((second & ~first).sum())
 
 
 def compare_evaluations(evaluations: dict[str, Evaluation]) -> pd.DataFrame:
     """Return a DataFrame that compares classifiers of the same images with the first of them.
 
-    Columns: `classifier`, `accuracy`, and of `accuracy_change` against the first `change` and
-    `interval`, half the 95 % interval of the change.
+    Columns: `classifier`, `accuracy`, of `accuracy_change` against the first `change` and
+    `interval`, half the 95 % interval of the change, and of `discordant` `lost` and `won`, the
+    numbers of images that only the first or only this one classifies correctly.
     """
     first = next(iter(evaluations.values()))
+    columns = ["classifier", "accuracy", "change", "interval", "lost", "won"]
     rows = [
-        {"classifier": name, "accuracy": each.accuracy}
-        | dict(zip(("change", "interval"), accuracy_change(first, each), strict=True))
+        (name, each.accuracy, *accuracy_change(first, each), *discordant(first, each))
         for name, each in evaluations.items()
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _check_same_images(before, after):
+    if not np.array_equal(before.labels, after.labels):
+        raise ValueError("before and after have different labels, expected the same test images")
 
 
 def concatenate(*parts: ArrayLike, normalisation: str = "l2") -> np.ndarray:
