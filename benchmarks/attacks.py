@@ -1,12 +1,14 @@
 """Attacks to random targets, beside torchattacks: the time until all images are fooled."""
 
+from functools import partial
+
 import torch
 import torchattacks
 from compare import by_device, compare
 
 from dlapps import datasets, runtime
 from dlapps.models import features, pretrained
-from dlapps.visualization import attack_measures, white_box
+from dlapps.visualization import attack_measures, minimal_norm, references, white_box
 
 
 def rows():
@@ -44,8 +46,8 @@ def rows():
             theirs(torchattacks.PGDL2(theirs_network, eps=2.0, alpha=0.2, steps=40)),
             by_device(cpu=1.5, gpu=2.5),
         ),
-        "shortest change, DDN with 20 gradients": (
-            ours(white_box.ddn, steps=20),
+        "shortest change, Newton DDN with 20 gradients": (
+            ours(minimal_norm.newton_ddn, steps=20),
             "CW, c = 1, 100 steps",
             theirs(torchattacks.CW(theirs_network, c=1, steps=100, lr=0.01)),
             5.0,
@@ -72,4 +74,38 @@ def rows():
                 rounds=3,
             )
         )
+    return found + _of_adversarial_library(network, images, predicted, targets, photographs.name)
+
+
+def _of_adversarial_library(network, images, predicted, targets, data, steps=20):
+    """Return rows for the shortest changes of adversarial-library, none where it is not installed.
+
+    It is not among the peers that are installed with `.[benchmarks]`: it asks for visdom, which not
+    every machine builds.
+    """
+    found = []
+    for goal, labels in (("random", targets), ("any other", predicted)):
+        targeted = goal == "random"
+        options = {"targeted": targeted, "steps": steps}
+        theirs = references.shortest_of_adversarial_library(network, images, labels, **options)
+        mine = minimal_norm.newton_ddn(network, images, labels, **options).images
+        for peer, changed in theirs.items():
+            lengths = [
+                attack_measures.measure(network, images, one, labels, targeted=targeted)
+                for one in (mine, changed)
+            ]
+            said = " and ".join(f"{one['success']:.0%} at {one['l2']}" for one in lengths)
+            found.append(
+                compare(
+                    f"shortest change to {goal} class, {steps} gradients: {len(images)} of {data}",
+                    f"adversarial-library {peer}",
+                    partial(minimal_norm.newton_ddn, network, images, labels, **options),
+                    partial(
+                        references.shortest_of_adversarial_library,
+                        network, images, labels, attacks=(peer,), **options,
+                    ),
+                    agreement=f"fooled and median l2: {said}",
+                    rounds=1,
+                )
+            )  # fmt: skip
     return found

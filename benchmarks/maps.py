@@ -1,16 +1,18 @@
-"""Saliency maps, beside Captum and pytorch-grad-cam."""
+"""Saliency maps and how ROAD removes pixels, beside Captum and pytorch-grad-cam."""
 
 import torch
 from captum import attr
 from compare import apart, by_device, compare
 from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from dlapps import datasets, runtime
 from dlapps.models import features, pretrained
-from dlapps.visualization import saliency
+from dlapps.visualization import road, saliency
 
 STEPS = SAMPLES = 20
+SHARE = 0.5  # of the pixels, which ROAD removes
 
 
 def rows():
@@ -74,6 +76,16 @@ def rows():
     def captums_gradient():
         return attr.Saliency(plain).attribute(images, labels).amax(1)
 
+    few = images[:4].cpu()
+    missing = torch.rand(few.shape[2:], generator=torch.Generator().manual_seed(0)) < SHARE
+
+    def ours_imputed():
+        return torch.stack([road.impute(image, missing, noise=0) for image in few])
+
+    def theirs_imputed():
+        fill = NoisyLinearImputer(noise=0)
+        return torch.stack([fill(image, (~missing).float()) for image in few])
+
     alike = torch.corrcoef(
         torch.stack([ours_smooth().flatten(), captums_smooth().abs().amax(1).flatten()])
     )[0, 1]
@@ -91,6 +103,9 @@ def rows():
          said.format(apart(ours_cam(), captums_cam()))),
         ("Grad-CAM", "pytorch-grad-cam (NCHW)", ours_cam, gradcams, 1.0,
          said.format(apart(scaled(ours_cam()), gradcams())) + ", each map scaled to [0, 1]"),
+        (f"ROAD, {SHARE:.0%} of the pixels of 4 images made up", "pytorch-grad-cam",
+         ours_imputed, theirs_imputed, by_device(cpu=1.5, gpu=1.0),
+         said.format(apart(ours_imputed(), theirs_imputed()))),
     ]  # fmt: skip
     return [
         compare(

@@ -325,6 +325,8 @@ CASES = {
             "batch_size": not_counts,
             "learning_rate": not_positive | st.just(math.inf),
             "beta1": outside_0_1 | st.just(1.0),
+            "beta2": outside_0_1 | st.just(1.0),
+            "schedule": not_names,
             "discriminator_steps": not_counts,
         },
     ),

@@ -40,7 +40,16 @@ from dlapps.models.gan import (
 from dlapps.models.judge import Judge
 from dlapps.training import Synchronisations
 from dlapps.transfer import fine_tuning
-from dlapps.visualization import attack_measures, black_box, class_images, saliency, white_box
+from dlapps.visualization import (
+    attack_measures,
+    black_box,
+    class_images,
+    magnitude_constrained,
+    minimal_norm,
+    road,
+    saliency,
+    white_box,
+)
 
 
 @pytest.fixture
@@ -594,6 +603,9 @@ ATTACKS = {
     "PGD": partial(white_box.pgd, steps=2),
     "PGD, l2": partial(white_box.pgd, norm="l2", epsilon=1.0, steps=2),
     "minimal norm": partial(white_box.ddn, steps=3),
+    "Newton DDN": partial(minimal_norm.newton_ddn, steps=3),
+    "FMN": partial(minimal_norm.fmn, steps=3),
+    "SuperDeepFool": partial(minimal_norm.superdeepfool, steps=3, searches=2),
     "minimal norm, 8 bits": partial(white_box.ddn, steps=2, levels=256),
     "NES": partial(black_box.nes, max_queries=10, samples=4),
     "Carlini-Wagner": partial(white_box.carlini_wagner, steps=2),
@@ -648,6 +660,24 @@ def test_class_images_from_noise_are_those_of_the_cpu(recipe, squeezenet, monkey
     expected, found, _ = on_both(climb, squeezenet)
     check_same(found.images, expected.images, "cuda")
     check_same(found.snapshots, expected.snapshots, "cpu")
+
+
+def test_class_images_of_fixed_magnitudes_are_those_of_the_cpu(squeezenet, monkeypatch):
+    monkeypatch.setattr(squeezenet, "input_size", 64)
+    magnitude = magnitude_constrained.mean_magnitude(list((255 * photos()).byte()), 64)
+    climb = partial(
+        magnitude_constrained.maximise_phase, classes=[3, 7], magnitude=magnitude, iterations=2
+    )
+    expected, found, _ = on_both(climb, squeezenet)
+    check_same(found.images, expected.images, "cuda")
+    check_same(found.snapshots, expected.snapshots, "cpu")
+
+
+def test_road_is_that_of_the_cpu(squeezenet):
+    maps = photos().mean(1)
+    judged = partial(road.road, shares=(0.3,))
+    expected, found, _ = on_both(judged, squeezenet, photos(), torch.tensor([3, 7]), maps)
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

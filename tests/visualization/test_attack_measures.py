@@ -70,15 +70,39 @@ def test_a_table_has_a_row_per_attack_and_goal():
     assert (table["seconds per image"] >= 0).all()
 
 
+def results(lengths, success, gradients):
+    """Return an attack's result on three grey images, each moved by a length in one value."""
+    attack = fixed(success, gradients, [0, 0, 0], lengths)
+    return attack(None, GREY.expand(3, -1, -1, -1), None)
+
+
 def test_length_by_cost_counts_what_failed_as_far_away():
-    images, targets = GREY.expand(3, -1, -1, -1), torch.tensor([1, 1, 1])
     found = [
-        fixed([True, False, True], [2, 9, 4], [0, 0, 0], [0.1, 0.2, 0.3]),
-        fixed([False, False, True], [2, 2, 2], [0, 0, 0], [0.1, 0.2, 0.3]),
+        results([0.1, 0.2, 0.3], [True, False, True], [2, 9, 4]),
+        results([0.1, 0.2, 0.3], [False, False, True], [2, 2, 2]),
     ]
-    costs, lengths = attack_measures.length_by_cost(None, images, targets, found)
+    costs, lengths = attack_measures.length_by_cost(GREY.expand(3, -1, -1, -1), found)
     assert costs == [4, 2]
     assert lengths[0] == pytest.approx(0.3) and math.isnan(lengths[1])
+
+
+def test_paired_lengths_by_hand():
+    counts, images = [1, 1, 1], GREY.expand(3, -1, -1, -1)
+    found = {
+        ("ours", "any"): results([0.1, 0.2, 0.3], [True, True, True], counts),
+        ("theirs", "any"): results([0.2, 0.1, 0.3], [True, True, False], counts),
+        ("theirs", "other"): results([0.2, 0.1, 0.3], [True, True, False], counts),
+    }
+    table = attack_measures.paired_lengths(images, found, "ours")
+    assert list(table.index) == [("any", "theirs")]
+    row = table.loc["any", "theirs"]
+    assert row["shorter"] == 2 and row["longer"] == 1  # a failure is infinitely long
+    assert row["p"] == pytest.approx(1.0)  # of three tosses two or more, either way: all of them
+    assert row["ratio"][0] == pytest.approx(1.25)  # the median of 2 and 1/2
+    assert row["ratio"][1] == pytest.approx(0.5) and row["ratio"][2] == pytest.approx(2.0)
+    found["ties", "any"] = found["ours", "any"]
+    same = attack_measures.paired_lengths(images, found, "ours")
+    assert same.loc[("any", "ties"), "p"] == 1
 
 
 def test_only_what_succeeds_at_once_counts_as_first_query():

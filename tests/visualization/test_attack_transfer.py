@@ -1,5 +1,6 @@
 """What becomes of fooling images, for networks that look at one colour each."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -32,10 +33,25 @@ def grey(count=2, level=130):
 
 def test_an_image_fools_those_that_look_at_what_was_changed():
     networks = {"red": Colour(0), "red too": Colour(0), "blue": Colour(2)}
-    table = attack_transfer.transfer(networks, grey(), {"FGSM": white_box.fgsm})
+    changed = attack_transfer.transfer(networks, grey(), {"FGSM": white_box.fgsm})
+    table = attack_transfer.shares_of(changed)
     assert list(table.index) == [("FGSM", name) for name in networks] + [("random signs", "red")]
     assert table.loc["FGSM"].to_numpy().tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
-    assert attack_transfer.to_others(table, "FGSM").tolist() == [1, 0, 1, 0, 0, 0]
+    to_others = attack_transfer.to_others(changed)
+    assert list(to_others.index) == ["FGSM", "random signs"]
+    assert to_others.loc["FGSM", "share"] == pytest.approx((1 / 3, 1 / 3, 1 / 3))  # 2 of 6 pairs
+    assert to_others.loc["FGSM", ["least", "most"]].tolist() == [0, 1]
+    assert to_others.loc["random signs", "more than random signs"] == (0, 0, 0)
+
+
+def test_the_interval_is_over_images():
+    hits = np.array([True, True, False, False])
+    changed = {
+        ("FGSM", "a"): {"a": np.ones(4, bool), "b": hits},
+        ("random signs", "a"): {"a": np.ones(4, bool), "b": np.zeros(4, bool)},
+    }
+    share, low, high = attack_transfer.to_others(changed).loc["FGSM", "share"]
+    assert share == 0.5 and low == 0 and high == 1  # of four images no sample is sure
 
 
 def test_random_signs_have_one_size_and_a_seed():

@@ -11,14 +11,20 @@ from attack_networks import other_classes, random_images, small_network
 
 from dlapps import runtime
 from dlapps.models import pretrained
-from dlapps.visualization import attacks, black_box, white_box
+from dlapps.visualization import attacks, black_box, minimal_norm, white_box
 
 ATTACKS = {
     "fgsm": white_box.fgsm,
     "pgd linf": white_box.pgd,
     "pgd l2": functools.partial(white_box.pgd, norm="l2", epsilon=1.0),
     "carlini_wagner": white_box.carlini_wagner,
+    "carlini_wagner, search": functools.partial(
+        white_box.carlini_wagner, constant=0.01, steps=20, searches=4
+    ),
     "minimal_norm": white_box.ddn,
+    "fmn": minimal_norm.fmn,
+    "superdeepfool": minimal_norm.superdeepfool,
+    "newton_ddn": minimal_norm.newton_ddn,
     "one_pixel": black_box.one_pixel,
     "square": functools.partial(black_box.square, max_queries=200),
     "nes": functools.partial(black_box.nes, max_queries=200),
@@ -103,7 +109,11 @@ def test_every_attack_refuses_the_same(attack):
         (white_box.pgd, {"steps": 0}, "steps is 0"),
         (white_box.pgd, {"norm": "l1"}, "norm is 'l1', expected 'linf' or 'l2'"),
         (white_box.carlini_wagner, {"constant": -1}, "constant is -1"),
+        (white_box.carlini_wagner, {"searches": 0}, "searches is 0"),
         (white_box.ddn, {"steps": 0}, "steps is 0"),
+        (minimal_norm.fmn, {"alpha": 0}, "alpha is 0"),
+        (minimal_norm.superdeepfool, {"searches": 0}, "searches is 0"),
+        (minimal_norm.newton_ddn, {"longer": -1}, "longer is -1"),
         (black_box.one_pixel, {"pixels": 0}, "pixels is 0"),
         (black_box.square, {"max_queries": 0}, "max_queries is 0"),
         (black_box.nes, {"samples": 3}, "samples is 3, expected an even number"),

@@ -116,3 +116,16 @@ def test_square_attack_never_loses_margin():
         own = scores.gather(1, targets[:, None])[:, 0]
         margins.append(own - scores.scatter(1, targets[:, None], -math.inf).amax(1))
     assert all((later >= earlier).all() for earlier, later in pairwise(margins))
+
+
+def test_noise_counts_the_images_that_random_signs_move_across_the_plane():
+    network, seeds = plane(0.05), [0, 1, 2, 3]
+    near = GREY.expand(2, -1, -1, -1)
+    shares = black_box.noise_success(network, near, torch.tensor([0, 0]), seeds, epsilon=0.1)
+    expected = []
+    for seed in seeds:
+        signs = black_box.random_signs((1, 3, 4, 4), torch.Generator().manual_seed(seed))
+        assert signs.abs().eq(1).all()
+        expected.append(float(network(GREY + 0.1 * signs.double()).argmax(1).item() == 1))
+    assert shares == expected and 0 < sum(shares) < 4
+    black_box.noise_success(network, near, torch.tensor([0, 0]), [0], stripes=True)

@@ -9,6 +9,7 @@ from pretend_cuda import pretend_cuda
 from torch import nn
 
 from dlapps.models import pretrained
+from dlapps.visualization import road
 from dlapps.visualization import saliency_measures as measures
 
 
@@ -79,15 +80,6 @@ def test_area_is_the_integral():
     np.testing.assert_allclose(
         measures.area(np.stack([x, x**2, 0 * x])), [1 / 2, 1 / 3, 0], atol=1e-4
     )
-
-
-def test_interval_of_the_mean_has_its_width():
-    values = np.random.default_rng(0).normal(3, 2, size=400)
-    mean, low, high = measures.mean_interval(values)
-    assert mean == pytest.approx(values.mean())
-    half = 1.96 * values.std(ddof=1) / 20  # the normal approximation
-    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.03)
-    assert measures.mean_interval(values) == (mean, low, high)
 
 
 def test_controls():
@@ -184,23 +176,19 @@ def test_faithfulness_is_large_for_a_map_that_knows_and_small_for_one_that_errs(
     assert wrong.item() == pytest.approx(-(1 - 1 / 8), abs=0.01)
 
 
-def test_judging_adds_two_controls_and_names_the_numbers():
+def test_judging_adds_two_controls():
     network, image = bright_spot()
     images = image.expand(3, -1, -1, -1)
-    table, curves = measures.judge(network, images, [1, 1, 1], {"knows": knowing(images)}, steps=4)
-    assert table["map"].tolist() == ["knows", "random", "centre"]
-    best, random, _ = table.to_dict("records")
-    assert best["insertion"] > random["insertion"] and best["deletion"] < random["deletion"]
-    assert best["insertion beats random"] > 0.5 and best["deletion beats random"] > 0.5
-    assert random["insertion beats random"] is None or np.isnan(random["insertion beats random"])
+    maps = {"knows": knowing(images)}
+    values, curves = measures.judge(network, images, [1, 1, 1], maps, steps=4, shares=(0.5,))
     expected = measures.perturbation_curves(
         network, images, [1, 1, 1], knowing(images), "insertion", 4
     )
     np.testing.assert_array_equal(curves["insertion"]["knows"], expected.mean(0))
-    named = measures.areas(table, " of it")
-    assert list(named["numbers"]) == list(named["unit"]) and len(named["unit"]) == 12
-    assert named["numbers"]["insertion auc knows of it"] == best["insertion"]
-    assert named["numbers"]["deletion auc random interval of it"] == random["deletion, 95 %"]
+    np.testing.assert_array_equal(values["insertion"]["knows"], measures.area(expected))
+    found = road.road(network, images, [1, 1, 1], knowing(images), shares=(0.5,))
+    np.testing.assert_array_equal(values["ROAD"]["knows"], found)
+    assert [*values] == [*measures.MEASURES]
 
 
 def test_concentration_of_an_even_map_is_the_share_and_of_a_spot_is_all():

@@ -232,3 +232,48 @@ def test_fooling_is_an_attack_towards_a_target():
     assert torch.equal(result.gradients, result.steps + 1) and result.queries.sum() == 0
     with pytest.raises(ValueError, match="targeted is False"):
         white_box.fool(network, images, targets, targeted=False)
+
+
+def test_the_rule_climbs_until_the_rounded_image_fools():
+    network, images = small_network(), (random_images(6) * 255).round() / 255
+    targets = other_classes(network, images)
+    plain = white_box.fool(network, images, targets, step=0.001, max_steps=3000)
+    result = white_box.fool(network, images, targets, step=0.001, max_steps=3000, levels=256)
+    saved = (result.images * 255).round() / 255
+    torch.testing.assert_close(result.images, saved, rtol=0, atol=1e-12)
+    with torch.no_grad():
+        assert torch.equal(network(saved).argmax(1) == targets, result.success)
+        lost = network((plain.images * 255).round() / 255).argmax(1) != targets
+    assert result.success.all() and lost.any()  # or the rule had nothing to mend
+    coarse = white_box.fool(network, images, targets, step=0.01, levels=4)
+    assert set((coarse.images * 3).round().unique().tolist()) <= {0, 1, 2, 3}
+
+
+def test_the_search_finds_a_constant_for_each_image():
+    """A plane Z = d - <w, δ>: the shortest change has c = 2 d / |w|² or more."""
+    network, distance = plane(0.3), 0.3
+    options = {"targeted": True, "constant": 1e-4, "learning_rate": 0.02, "steps": 60}
+    once = white_box.carlini_wagner(network, GREY, [1], **options)
+    searched = white_box.carlini_wagner(network, GREY, [1], searches=10, **options)
+    assert not once.success.any() and searched.success.all()
+    assert searched.gradients.tolist() == [600]
+    length = (searched.images - GREY).norm().item()
+    assert distance <= length < 1.05 * distance
+    far = white_box.carlini_wagner(network, GREY, [1], **options | {"constant": 100.0})
+    assert (far.images - GREY).norm() > length
+
+
+def test_to_the_end_the_loss_only_grows_beyond_the_first_success():
+    network, images = small_network(), random_images(4)
+    labels = other_classes(network, images, offset=0)
+    options = {"epsilon": 0.2, "steps": 10}
+    stopped = white_box.pgd(network, images, labels, **options)
+    ended = white_box.pgd(network, images, labels, to_the_end=True, **options)
+    assert ended.gradients.tolist() == [11] * 4 and (stopped.gradients < 11).any()
+    assert (ended.images - images).abs().max() <= 0.2 * (1 + 1e-9)
+
+    def loss(found):
+        with torch.no_grad():
+            return torch.nn.functional.cross_entropy(network(found.images), labels).item()
+
+    assert loss(ended) > loss(stopped)

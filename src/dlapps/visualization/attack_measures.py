@@ -1,11 +1,11 @@
 """Practical 2, what attacks achieve: how often, by how large a change, at what cost."""
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import binomtest, bootstrap
 from torch import Tensor, nn
 
 from dlapps.checks import check_images
@@ -82,22 +82,54 @@ def compare(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["attack", "goal"]), results
 
 
-def length_by_cost(
-    network: nn.Module, images: Tensor, targets: Tensor, attacks: list[Callable]
-) -> tuple[list[float], list[float]]:
-    """Return the median number of gradients and the median length of the changes of each attack.
+def lengths_of(images: Tensor, found: AttackResult) -> Tensor:
+    """Return the Euclidean length (N,) of each image's change; infinite where the attack failed."""
+    lengths = (found.images - images).flatten(1).norm(dim=1)
+    return torch.where(found.success, lengths, torch.inf).cpu()
+
+
+def length_by_cost(images: Tensor, results: list[AttackResult]) -> tuple[list[float], list[float]]:
+    """Return the median number of gradients and the median length of the changes of each result.
 
     An image that was not fooled counts as infinitely far; where the median is, it is NaN.
     """
-    costs, lengths = [], []
-    for attack in attacks:
-        found = attack(network, images, targets, targeted=True)
-        far = (found.images - images).flatten(1).norm(dim=1)
-        far[~found.success] = torch.inf
-        length = far.median().item()
-        costs.append(found.gradients.double().median().item())
-        lengths.append(length if np.isfinite(length) else np.nan)
-    return costs, lengths
+    costs = [found.gradients.double().median().item() for found in results]
+    lengths = [lengths_of(images, found).median().item() for found in results]
+    return costs, [length if np.isfinite(length) else np.nan for length in lengths]
+
+
+def paired_lengths(
+    images: Tensor, results: dict[tuple[str, str], AttackResult], ours: str, seed=0
+) -> pd.DataFrame:
+    """Return a table of how the lengths of one attack compare with those of others, by goal.
+
+    results: {(attack, goal): its result}, as `compare` returns them; ours: an attack of them, for
+    the goals that it has. "shorter" and "longer": on how many images ours is, a failure being
+    infinitely long; "p": that of the sign test, two-sided, ties left out; "ratio": the median over
+    the images where both succeed of their length divided by ours, and its bootstrap interval (95
+    %), None where there is no such image.
+    """
+    rows = {}
+    for (title, goal), found in results.items():
+        if title == ours or (ours, goal) not in results:
+            continue
+        mine, theirs = lengths_of(images, results[ours, goal]), lengths_of(images, found)
+        shorter, longer = int((mine < theirs).sum()), int((mine > theirs).sum())
+        p = binomtest(shorter, shorter + longer).pvalue if shorter + longer else 1.0
+        both = mine.isfinite() & theirs.isfinite()
+        ratio = median_interval((theirs / mine)[both], seed) if both.any() else None
+        rows[goal, title] = {"shorter": shorter, "longer": longer, "p": float(p), "ratio": ratio}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["goal", "beside"])
+
+
+def median_interval(values, seed=0) -> tuple[float, float, float]:
+    """Return the median of values (N,) and the ends of its bootstrap interval (95 %)."""
+    values = np.asarray(values, dtype=float)
+    median = float(np.median(values))
+    if np.ptp(values) == 0:
+        return (median,) * 3
+    ends = bootstrap((values,), np.median, method="percentile", rng=seed).confidence_interval
+    return median, float(ends.low), float(ends.high)
 
 
 def first_query_share(found: AttackResult) -> float:

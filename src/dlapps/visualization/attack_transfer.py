@@ -10,6 +10,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from dlapps.models.pretrained import resize
 from dlapps.visualization.attacks import scores_of
+from dlapps.visualization.intervals import mean_interval
+
+SIGNS = "random signs"
 
 
 def random_signs(images: Tensor, epsilon=8 / 255, seed=0) -> Tensor:
@@ -29,42 +32,72 @@ def predict(network: nn.Module, images: Tensor) -> Tensor:
 
 def transfer(
     networks: dict[str, nn.Module], photos: Tensor, attacks: dict[str, Callable], seed=0
-) -> pd.DataFrame:
-    """Return the shares of images whose prediction changes, by who made and who sees them.
+) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """Return which images' predictions change, by who made and who sees them.
 
     photos: uint8 (N, 1 or 3, H, W). Each network's images are made by each of the `attacks`, whose
-    goal is any other class, and resized for the network that sees them. Rows: (attack, network that
-    it was computed for), and `random_signs` for the first network's images; columns: networks, all
-    by name.
+    goal is any other class, and resized for the network that sees them; so are `random_signs` on
+    each network's own images, as a control. {(attack, network that it was computed for): {network
+    that sees: Booleans (N,)}}, all by name.
     """
     clean = {name: network.prepare(photos) for name, network in networks.items()}
-    first = next(iter(networks))
     made = {
-        (attack, source): attacks[attack](network, clean[source], predict(network, clean[source]))
+        (title, source): attack(network, clean[source], predict(network, clean[source])).images
         for source, network in networks.items()
-        for attack in attacks
+        for title, attack in attacks.items()
     }
-    changed = {key: found.images for key, found in made.items()}
-    changed["random signs", first] = random_signs(clean[first], seed=seed)
+    made |= {(SIGNS, source): random_signs(clean[source], seed=seed) for source in networks}
     seen = {
         (source, victim): predict(network, clean[source])
         for source in networks
         for victim, network in networks.items()
     }
-    rows = {
-        (attack, source): {
-            victim: (predict(network, images) != seen[source, victim]).double().mean().item()
+    return {
+        (title, source): {
+            victim: (predict(network, images) != seen[source, victim]).numpy()
             for victim, network in networks.items()
         }
-        for (attack, source), images in changed.items()
+        for (title, source), images in made.items()
+    }
+
+
+def shares_of(changed: dict) -> pd.DataFrame:
+    """Return what `transfer` returns as shares of images: a row per maker, a column per viewer.
+
+    Of the random signs, the row of the first network stands for all.
+    """
+    first = next(source for title, source in changed if title == SIGNS)
+    rows = {
+        (title, source): {victim: hit.mean() for victim, hit in by_victim.items()}
+        for (title, source), by_victim in changed.items()
+        if title != SIGNS or source == first
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["attack", "made for"])
 
 
-def to_others(table: pd.DataFrame, attack: str) -> np.ndarray:
-    """Return the shares of a `transfer` table for one attack, seen by networks of another name."""
-    square = table.loc[attack]
-    return square.to_numpy()[square.index.to_numpy()[:, None] != square.columns.to_numpy()]
+def to_others(changed: dict, seed=0) -> pd.DataFrame:
+    """Return how often images fool networks that they were not made for: a row per attack.
+
+    "share": the mean over the images and over all pairs of two networks; "more than random signs":
+    the mean of the difference, image by image. Both are (mean, low, high), with the bootstrap
+    interval (95 %) over the images. "least" and "most": over the pairs.
+    """
+    by_attack = {}
+    for (title, source), by_victim in changed.items():
+        by_attack.setdefault(title, []).extend(
+            hit for victim, hit in by_victim.items() if victim != source
+        )
+    per_image = {title: np.mean(pairs, axis=0) for title, pairs in by_attack.items()}
+    rows = {
+        title: {
+            "share": mean_interval(values, seed=seed),
+            "more than random signs": mean_interval(values - per_image[SIGNS], seed=seed),
+            "least": float(np.min([pair.mean() for pair in by_attack[title]])),
+            "most": float(np.max([pair.mean() for pair in by_attack[title]])),
+        }
+        for title, values in per_image.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("attack")
 
 
 def _jpeg(images: Tensor) -> Tensor:

@@ -88,6 +88,27 @@ class Attack:
         self.mark(scores, which)
         return scores, gradients
 
+    def margin_gradients(
+        self, images: Tensor, which=slice(None), smooth=False
+    ) -> tuple[Tensor, Tensor]:
+        """Return by how much the goal is missed (N,), and the gradient of that, which is to fall.
+
+        The images that succeed are marked. smooth: differentiate the margin to the logarithm of the
+        sum of the other scores' exponentials, instead of the largest of them.
+        """
+        sign = -1 if self.targeted else 1
+
+        def gradients_of_part(images, labels):
+            with torch.enable_grad():
+                scores = self.network(images.requires_grad_())
+                margins = sign * margins_of(scores, labels, smooth)
+                return scores.detach(), *torch.autograd.grad(margins.sum(), images)
+
+        scores, gradients = in_batches(gradients_of_part, images, self.labels[which])
+        self.gradients[which] += 1
+        self.mark(scores, which)
+        return self.margins(scores, which), gradients
+
     def ask(self, images: Tensor, which=slice(None)) -> Tensor:
         """Return the scores, one query each; the images that succeed are marked."""
         scores = scores_of(self.network, images)
@@ -130,11 +151,26 @@ def scores_of(network: nn.Module, images: Tensor) -> Tensor:
         return in_batches(lambda part: (network(part),), images)[0]
 
 
-def margins_of(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return by how much the label's score (N,) exceeds the largest other."""
-    own = scores.gather(1, labels[:, None])
+def margins_of(scores: Tensor, labels: Tensor, smooth=False) -> Tensor:
+    """Return by how much the label's score (N,) exceeds the largest other.
+
+    smooth: the logarithm of the sum of the others' exponentials in its place.
+    """
+    own = scores.gather(1, labels[:, None])[:, 0]
     others = scores.scatter(1, labels[:, None], -math.inf)
-    return (own - others.amax(1, keepdim=True))[:, 0]
+    return own - (others.logsumexp(1) if smooth else others.amax(1))
+
+
+def rounded(images: Tensor, levels: int | None) -> Tensor:
+    """Return images, clipped to [0, 1] and rounded to so many levels; None rounds nothing."""
+    images = images.clamp(0, 1)
+    return (images * (levels - 1)).round() / (levels - 1) if levels else images
+
+
+def closest(attack: Attack, best: Shortest, steps: int) -> AttackResult:
+    """Return the result of the shortest changes, each image having taken `steps` gradients."""
+    used = torch.full_like(attack.labels, steps)
+    return AttackResult(best.images, best.lengths.isfinite(), used, torch.zeros_like(used))
 
 
 def check_targets(predicted: Tensor, targets: Tensor, name: str) -> None:

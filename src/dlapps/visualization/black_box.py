@@ -89,7 +89,7 @@ def square(
     generator = torch.Generator().manual_seed(seed)
 
     def signs(*shape):
-        return (2 * torch.randint(2, shape, generator=generator) - 1).to(images)
+        return random_signs(shape, generator).to(images)
 
     changed = (images + epsilon * signs(1, 3, 1, images.shape[3])).clamp(0, 1)
     margins = attack.margins(attack.ask(changed))
@@ -109,6 +109,29 @@ def square(
             margins[active[better]] = found[better]
             bar.update()
     return attack.result(changed)
+
+
+def random_signs(shape, generator: torch.Generator) -> Tensor:
+    """Return a tensor of a shape whose values are +1 or -1, each as likely."""
+    return 2.0 * torch.randint(2, shape, generator=generator) - 1
+
+
+def noise_success(
+    network: nn.Module, images: Tensor, labels: Tensor, seeds, *, epsilon=0.05, stripes=False
+) -> list[float]:
+    """Return, per seed, the share of images no longer classified as labelled after random signs.
+
+        x' = clip(x + ε s), s = +-1: of each value, or, with `stripes`, of each column and channel,
+
+    the same s for all images: an attack's size without its search, a control.
+    """
+    shares = []
+    for seed in seeds:
+        height, width = (1 if stripes else images.shape[2]), images.shape[3]
+        s = random_signs((1, 3, height, width), torch.Generator().manual_seed(seed))
+        predicted = scores_of(network, (images + epsilon * s.to(images)).clamp(0, 1)).argmax(1)
+        shares.append((predicted != labels.to(predicted)).double().mean().item())
+    return shares
 
 
 def _square_share(share, progress):

@@ -12,6 +12,7 @@ from dlapps.models.gradients import check_labels
 from dlapps.models.pretrained import resize
 from dlapps.visualization.attacks import scores_of
 from dlapps.visualization.class_images import maximise
+from dlapps.visualization.intervals import mean_interval
 
 
 def recognition(network: nn.Module, images: Tensor, classes: Sequence[int]) -> tuple[float, float]:
@@ -21,13 +22,19 @@ def recognition(network: nn.Module, images: Tensor, classes: Sequence[int]) -> t
     that took no part in the optimisation tells whether an image shows its class or only pleases
     the network that it was made for.
     """
+    hits, own = _recognised(network, images, classes)
+    return hits.double().mean().item(), own.mean().item()
+
+
+def _recognised(network, images, classes):
+    """Return whether each image (N, ...) is recognised, and the probability of its class."""
     check_images(images)
     parts = resize(network, images).split(8)
     with torch.inference_mode():
         probabilities = torch.cat([network(part).softmax(1) for part in parts]).cpu()
     classes = check_labels(classes, *probabilities.shape, "classes").cpu()
-    own = probabilities.gather(1, classes[:, None])
-    return (probabilities.argmax(1) == classes).double().mean().item(), own.mean().item()
+    own = probabilities.gather(1, classes[:, None])[:, 0]
+    return probabilities.argmax(1) == classes, own
 
 
 def roughness(images: Tensor) -> float:
@@ -35,7 +42,7 @@ def roughness(images: Tensor) -> float:
     return sum(images.diff(dim=axis).abs().mean().item() for axis in (2, 3)) / 2
 
 
-def stretched(images: Tensor, least=0.125) -> Tensor:
+def stretched(images: Tensor, least=0.2) -> Tensor:
     """Return images (..., 3, H, W) in [0, 1] with more contrast, to be looked at.
 
     An image whose values have a standard deviation below `least` is stretched to it, about the mean
@@ -104,16 +111,44 @@ def changes(network: nn.Module, start: Tensor, images: Tensor, classes: Tensor) 
 
 
 def verdicts(
-    galleries: dict[str, Tensor], classes: Tensor, judges: dict[str, nn.Module]
+    galleries: dict[tuple, Tensor], classes: Tensor, judges: dict[str, nn.Module], seed=0
 ) -> pd.DataFrame:
-    """Return a row per gallery, {title: images (N, 3, H, W)}: what judges, {title: network}, see.
+    """Return what judges, {title: network}, see in class images, a row per gallery and judge.
 
-    For each judge the top-1 accuracy and the mean probability of the images' classes (N,).
+    galleries: {(recipe, title of the network they were made for): images (S, N, 3, H, W)} of S
+    seeds and N classes. The columns are the keys' parts, the judge, how it is related to the maker
+    (see `kinship`), its top-1 accuracy for each seed, as a list, their mean, the bootstrap interval
+    (95 %) of that mean over the classes, and the mean probability of the classes (N,).
     """
-    rows = {}
-    for title, images in galleries.items():
-        rows[title] = {}
-        for name, judge in judges.items():
-            top1, probability = recognition(judge, images, classes)
-            rows[title] |= {f"top-1, {name}": top1, f"probability, {name}": probability}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    rows = []
+    for (recipe, maker), images in galleries.items():
+        for title, judge in judges.items():
+            own = [_recognised(judge, of_seed, classes) for of_seed in images]
+            hits = torch.stack([hit for hit, _ in own]).double()
+            mean, *interval = mean_interval(hits.mean(0).numpy(), seed=seed)
+            rows.append(
+                {
+                    "recipe": recipe,
+                    "made for": maker,
+                    "judge": title,
+                    "kinship": kinship(maker, title),
+                    "by seed": hits.mean(1).tolist(),
+                    "top-1": mean,
+                    "top-1, 95 %": interval,
+                    "probability": torch.stack([p for _, p in own]).mean().item(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def kinship(maker: str, judge: str) -> str:
+    """Return how a judge is related to the networks that images were made for, by their titles.
+
+    "maker" is one of them, such as SqueezeNet 1.1 in "SqueezeNet 1.1 + EfficientNet-Lite0";
+    "sibling" has their name but for the number; any other is of "another family".
+    """
+    makers = maker.split(" + ")
+    if judge in makers:
+        return "maker"
+    families = {title.rstrip("0123456789. ") for title in makers}
+    return "sibling" if judge.rstrip("0123456789. ") in families else "another family"

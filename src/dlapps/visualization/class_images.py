@@ -30,7 +30,7 @@ class ClassImages:
     snapshots: Tensor
 
 
-class _Film:
+class Film:
     """The scores of each iteration, and images after those iterations that are asked for."""
 
     def __init__(self, snapshots_at, first):
@@ -87,7 +87,7 @@ def maximise(
     Simonyan, Vedaldi, Zisserman: "Deep Inside Convolutional Networks", ICLR workshop 2014, eq. 1;
     jitter and blur after Mordvintsev et al. (2015) and Yosinski et al. (2015), as in CS231n.
     """
-    _check_settings(
+    check_settings(
         classes, iterations, snapshots_at, jitter, learning_rate=learning_rate, l2=l2,
         blur_every=1 if blur_every is None else blur_every, blur_sigma=blur_sigma,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def maximise(
     classes = classes.to(mean.device)
 
     x, η, λ = start.detach().clone(), learning_rate, l2
-    film = _Film(snapshots_at, x)
+    film = Film(snapshots_at, x)
     for iteration in runtime.progress(range(iterations), "class images"):
         shift = torch.randint(jitter + 1, (2,), generator=generator).tolist()
         x = x.roll(shift, (2, 3))
@@ -170,7 +170,7 @@ def maximise_spectrum(
     Raises TypeError or ValueError for classes that the network does not have and settings out of
     range.
     """
-    _check_settings(
+    check_settings(
         classes, iterations, snapshots_at, jitter, learning_rate=learning_rate, degrees=degrees,
         decay=decay,
     )  # fmt: skip
@@ -183,7 +183,7 @@ def maximise_spectrum(
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on any device
     spectrum = _Spectrum(network, len(classes), decay, generator)
     optimizer = torch.optim.Adam([spectrum.a], learning_rate)
-    film = _Film(snapshots_at, spectrum.current())
+    film = Film(snapshots_at, spectrum.current())
     for _ in runtime.progress(range(iterations), "class images"):
         view = _random_view(jitter * 2 / size, degrees, scales, generator)
 
@@ -205,7 +205,8 @@ def gallery(
 ) -> Tensor:  # fmt: skip
     """Return images (N, 3, H, W) of many classes (N,), `batch_size` of them at a time.
 
-    recipe: `maximise` or `maximise_spectrum`, whose `options` these are. An image does not depend
+    recipe: `maximise`, `maximise_spectrum` or `magnitude_constrained.maximise_phase`, whose
+    `options` these are. An image does not depend
     on the others (up to the rounding of a batch). checkpoint: a path where each finished batch is
     kept; a call with the same arguments goes on after the last one, and what was made from other
     ones is kept beside it (see `files.Checkpoint`).
@@ -217,9 +218,9 @@ def gallery(
     classes = torch.as_tensor(classes)
     images, kept = [], None
     if checkpoint:
-        settings = [recipe.__name__, classes.tolist(), batch_size, options]
-        code = sys.modules[__name__], type(network)
-        made_from = fingerprint(settings, network.state_dict(), *code)
+        settings = [recipe.__name__, classes.tolist(), batch_size]
+        code = sys.modules[recipe.__module__], type(network)
+        made_from = fingerprint(settings, options, network.state_dict(), *code)
         kept = Checkpoint(Path(checkpoint), made_from, runtime.machine())
         found, _ = kept.load()
         images = [] if found is None else list(found.split(batch_size))
@@ -254,7 +255,7 @@ def _blur(images, sigma):
     return transforms.gaussian_blur(images, [size, size], [sigma, sigma]).clamp(0, 1)
 
 
-def _check_settings(classes, iterations, snapshots_at, jitter, **settings):
+def check_settings(classes, iterations, snapshots_at, jitter, **settings):
     """Raise unless there are classes, and each setting is in its range."""
     if not len(classes):
         raise ValueError("classes is empty, expected at least one")

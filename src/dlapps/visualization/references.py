@@ -65,3 +65,47 @@ def carlini_wagner_of_torchattacks(
     attack = torchattacks.CW(network, c=constant, steps=steps, lr=0.01)
     attack.set_mode_targeted_by_label(quiet=True)
     return attack(images.contiguous(), targets)
+
+
+def shortest_of_adversarial_library(
+    network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, steps=100,
+    attacks=("FMN", "ALMA", "SuperDeepFool"),
+) -> dict[str, Tensor]:  # fmt: skip
+    """Return {attack: images (N, 3, H, W)} of adversarial-library, empty without it.
+
+    FMN and ALMA in the l2 norm with `steps` gradients each; SuperDeepFool, which knows no targets,
+    takes the gradients of the ten largest scores in each step and stops by itself. ALMA's first
+    step changes an image by 1, targeted, or 0.1; its rate falls along its own schedule.
+    """
+    if not util.find_spec("adv_lib"):
+        return {}
+    from adv_lib import attacks as theirs
+
+    images, options = images.contiguous(), {"targeted": targeted}
+    run = {
+        "FMN": partial(theirs.fmn, network, images, labels, norm=2, steps=steps, **options),
+        "ALMA": partial(
+            theirs.alma, network, images, labels, num_steps=steps,
+            init_lr_distance=1.0 if targeted else 0.1, **options,
+        ),
+    }  # fmt: skip
+    if not targeted:
+        run["SuperDeepFool"] = lambda: torch.cat(
+            [_superdeepfool(network, images[n : n + 1], theirs.sdf) for n in range(len(images))]
+        )
+    return {name: call().detach() for name, call in run.items() if name in attacks}
+
+
+def _superdeepfool(network, image, attack):
+    """Return SuperDeepFool's image; of the 1,000 classes it sees the ten that are likely at first.
+
+    The predicted class, the first of the ten, is what is to change.
+    """
+    with torch.no_grad():
+        ten = network(image).topk(10).indices[0]
+
+    class Ten(nn.Module):
+        def forward(self, x):
+            return network(x)[:, ten]
+
+    return attack(Ten(), image, torch.zeros(1, dtype=torch.long, device=image.device))

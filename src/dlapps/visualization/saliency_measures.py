@@ -6,15 +6,17 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import bootstrap, spearmanr
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from dlapps import runtime
 from dlapps.checks import check_counts, check_images
 from dlapps.models.gradients import check_classes, check_integers
+from dlapps.visualization.road import SHARES, road
 
 MODES = "insertion", "deletion"
+MEASURES = *MODES, "ROAD"
 
 
 def perturbation_curves(
@@ -94,44 +96,23 @@ def faithfulness(
 
 
 def judge(
-    network: nn.Module, images: Tensor, labels: Tensor, maps: dict, steps=28, seed=0
-) -> tuple[pd.DataFrame, dict]:
-    """Compare methods by their maps, {method: (N, H, W)}, and with two controls.
+    network: nn.Module, images: Tensor, labels: Tensor, maps: dict, steps=28, seed=0, shares=SHARES
+) -> tuple[dict, dict]:
+    """Measure maps, {method: (N, H, W)}, and two controls, "random" and "centre", on each image.
 
-    Returns a table with a row per method, "random" and "centre" (see `random_maps`, `centre_maps`):
-    for each of the two modes the mean area under `perturbation_curves`, its bootstrap interval
-    (95 % over the images) and the share of the images whose area is better than the random map's.
-    And the mean curves, {mode: {method: (steps + 1,)}}. Raises as `perturbation_curves` does.
+    Returns {measure: {method: (N,)}} for the measures "insertion" and "deletion", areas under
+    `perturbation_curves`, and "ROAD" (see `road.road`, with `shares` of the pixels); and the mean
+    curves, {mode: {method: (steps + 1,)}}. The controls are `random_maps` and `centre_maps`.
+    Raises as `perturbation_curves` and `road.road` do.
     """
     maps = maps | {"random": random_maps(images, seed), "centre": centre_maps(images)}
-    curves, rows = {mode: {} for mode in MODES}, {method: {"map": method} for method in maps}
-    for mode in MODES:
-        areas = {}
-        for method, values in maps.items():
-            found = perturbation_curves(network, images, labels, values, mode, steps)
-            curves[mode][method], areas[method] = found.mean(0), area(found)
-        for method, values in areas.items():
-            mean, *interval = mean_interval(values, seed=seed)
-            against = values - areas["random"]
-            better = (against > 0 if mode == "insertion" else against < 0).mean()
-            rows[method] |= {mode: mean, f"{mode}, 95 %": interval}
-            rows[method][f"{mode} beats random"] = None if method == "random" else better
-    return pd.DataFrame(rows.values()), curves
-
-
-def areas(table: pd.DataFrame, ending="") -> dict[str, dict]:
-    """Return "numbers" and "unit" for `Artifacts.record` of a table of `judge`.
-
-    Keys are such as "insertion auc <method>" and the same with "interval", and end as asked for.
-    """
-    found, unit = {}, {}
-    for row in table.to_dict("records"):
+    curves, values = {mode: {} for mode in MODES}, {measure: {} for measure in MEASURES}
+    for method, heat in maps.items():
         for mode in MODES:
-            key = f"{mode} auc {row['map']}"
-            found |= {key + ending: row[mode], f"{key} interval{ending}": row[f"{mode}, 95 %"]}
-            unit |= {key + ending: "area under the curve, mean"}
-            unit |= {f"{key} interval{ending}": "area, 95 % bootstrap interval"}
-    return {"numbers": found, "unit": unit}
+            found = perturbation_curves(network, images, labels, heat, mode, steps)
+            curves[mode][method], values[mode][method] = found.mean(0), area(found)
+        values["ROAD"][method] = road(network, images, labels, heat, shares, seed=seed)
+    return values, curves
 
 
 def concentration(maps: Tensor, share=0.1) -> Tensor:
@@ -139,15 +120,6 @@ def concentration(maps: Tensor, share=0.1) -> Tensor:
     heat = maps.flatten(1)
     largest = heat.sort(descending=True).values[:, : int(share * heat.shape[1])]
     return largest.sum(1) / heat.sum(1)
-
-
-def mean_interval(values: np.ndarray, confidence=0.95, seed=0) -> tuple[float, float, float]:
-    """Return the mean of values (N,) and the ends of its bootstrap interval (percentiles)."""
-    values = np.asarray(values, dtype=float)
-    found = bootstrap(
-        (values,), np.mean, confidence_level=confidence, method="percentile", rng=seed
-    ).confidence_interval
-    return float(values.mean()), float(found.low), float(found.high)
 
 
 def random_maps(images: Tensor, seed=0) -> Tensor:

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from dlapps import runtime
 from dlapps.checks import check_counts
 from dlapps.models.gradients import in_batches, score_gradients, unit
-from dlapps.visualization.attacks import Attack, AttackResult, Shortest, margins_of
+from dlapps.visualization.attacks import (
+    Attack,
+    AttackResult,
+    Shortest,
+    closest,
+    margins_of,
+    rounded,
+)
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,18 @@ def fooling_step(x: Tensor, g: Tensor, η: float) -> Tensor:
 
 @runtime.keep_freed_memory()
 def fool(
-    network: nn.Module, images: Tensor, targets: Tensor, step=0.05, max_steps=500, *, targeted=True
-) -> FoolingResult:
+    network: nn.Module, images: Tensor, targets: Tensor, step=0.05, max_steps=500, *, targeted=True,
+    levels=None,
+) -> FoolingResult:  # fmt: skip
     """Walk up the target's score by `fooling_step`, of length `step`, until it is predicted.
 
     Each image stops by itself and is then left out of the batch.
 
     images: float (N, 3, H, W) in [0, 1]; targets: integers (N,), another class than the predicted
     one; network: in eval mode, class scores (N, K) from images in [0, 1]; targeted: True, the rule
-    knows no other goal. Raises as `pgd` does, and for a number of steps that is not positive.
+    knows no other goal. levels: the network sees each image rounded to so many levels, and the
+    climb goes on until the rounded image is classified as the target; with 256, what is returned
+    can be saved without loss. Raises as `pgd` does, and for a number of steps that is not positive.
 
     A targeted adversarial example (Szegedy et al.: "Intriguing Properties of Neural Networks", ICLR
     2014) by plain ascent with steps of one length, the "fooling image" of Stanford's CS231n.
@@ -61,12 +71,14 @@ def fool(
     check_counts(max_steps=max_steps)
     attack = Attack(network, images, targets, True, name="targets", step=step)
     x, j = attack.images, attack.labels
+    seen = x.clone()  # what the network sees of x
     classes = torch.stack((attack.predicted, j), dim=1)
     confidences, history = attack.scores.softmax(1).gather(1, classes), []
     with runtime.progress(None, "images fooled", total=len(x)) as bar:
         for number in range(max_steps + 1):
             active = attack.active
-            scores, g = score_gradients(network, x[active], j[active])
+            seen[active] = rounded(x[active], levels)
+            scores, g = score_gradients(network, seen[active], j[active])
             attack.gradients[active] += 1
             attack.mark(scores, active)
             confidences = confidences.clone()
@@ -77,7 +89,8 @@ def fool(
             if number == max_steps or not failing.any():
                 break
             x[active[failing]] = fooling_step(x[active[failing]], g[failing], step)
-    return FoolingResult(x, attack.success, attack.gradients, attack.queries, torch.stack(history))
+    counts = attack.gradients, attack.queries
+    return FoolingResult(seen, attack.success, *counts, torch.stack(history))
 
 
 def fgsm(
@@ -104,7 +117,7 @@ def fgsm(
 @runtime.keep_freed_memory()
 def pgd(
     network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, norm="linf",
-    epsilon=8 / 255, steps=40, step=None, seed=0,
+    epsilon=8 / 255, steps=40, step=None, seed=0, to_the_end=False,
 ) -> AttackResult:  # fmt: skip
     """Climb the loss L by steps within a ball of radius ε around each image x.
 
@@ -112,7 +125,8 @@ def pgd(
         ball in [0, 1].
 
     norm: "linf" or "l2". step: α, by default 2.5 epsilon / steps. It begins at a random point of
-    the ball, which `seed` decides on. An image stops at the first step that reaches the goal.
+    the ball, which `seed` decides on. An image stops at the first step that reaches the goal;
+    `to_the_end` lets it take all steps, so that L is as large as they make it.
     Raises TypeError or ValueError for other images and labels, a target that is predicted already,
     settings that are not positive and another norm.
 
@@ -125,11 +139,13 @@ def pgd(
     attack = Attack(network, images, labels, targeted, epsilon=epsilon, step=step)
     x, ε, α = attack.images, epsilon, step
     changed = (x + _random_point(x, norm, ε, seed)).clamp(0, 1)
+    everyone = torch.arange(len(x), device=x.device)
     for number in runtime.progress(range(steps + 1), "PGD"):
-        active = attack.active
+        active = everyone if to_the_end else attack.active
         _, g = attack.loss_gradients(changed[active], active)
-        failing = ~attack.success[active]
-        active, g = active[failing], g[failing]
+        if not to_the_end:
+            failing = ~attack.success[active]
+            active, g = active[failing], g[failing]
         if number == steps or not len(active):
             break
         direction = g.sign() if norm == "linf" else unit(g)
@@ -152,42 +168,58 @@ def _random_point(x, norm, ε, seed):
 @runtime.keep_freed_memory()
 def carlini_wagner(
     network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, constant=1.0, steps=100,
-    learning_rate=0.01,
+    learning_rate=0.01, searches=1,
 ) -> AttackResult:  # fmt: skip
-    """Minimise the squared length of the change plus `constant` times a loss of the scores.
+    """Minimise the squared length of the change plus c times a loss of the scores.
 
         ||x' - x||² + c max(0, Z), x' = (tanh(w) + 1) / 2,
 
     with Z the margin by which the goal is missed: the largest score of another class minus the
-    target's, or, untargeted, the label's score minus the largest other. Adam changes w for `steps`
-    steps; the shortest change that reached the goal is kept.
-    Raises as `pgd` does.
+    target's, or, untargeted, the label's score minus the largest other. c is `constant` at first.
+    `searches` times Adam changes w for `steps` steps, from the image on; between them the search
+    makes c ten times larger, until the goal is reached, then halves the interval in which it lies,
+    for each image. The shortest change that reached the goal is kept; an image takes
+    `searches` x `steps` gradients. Raises as `pgd` does.
 
-    Carlini, Wagner: "Towards Evaluating the Robustness of Neural Networks", IEEE S&P 2017, section
-    V-A, with one constant instead of the search for it.
+    Carlini, Wagner: "Towards Evaluating the Robustness of Neural Networks", IEEE S&P 2017, sections
+    V-A and VI-A. The paper takes 20 searches of 10,000 steps each.
     """
-    check_counts(steps=steps)
+    check_counts(steps=steps, searches=searches)
     options = {"constant": constant, "learning_rate": learning_rate}
     attack = Attack(network, images, labels, targeted, **options)
+    best = Shortest(attack.images)
+    c = torch.full((len(attack.images),), float(constant)).to(attack.images)
+    low, high = torch.zeros_like(c), torch.full_like(c, math.inf)
+    for _ in runtime.progress(range(searches), "Carlini-Wagner"):
+        reached = _descend(attack, c, steps, learning_rate, best)
+        low, high = torch.where(reached, low, c), torch.where(reached, c, high)
+        c = torch.where(high.isfinite(), (low + high) / 2, 10 * c)
+    return closest(attack, best, searches * steps)
+
+
+def _descend(attack, c, steps, learning_rate, best):
+    """Minimise the loss of Carlini and Wagner; return which images reached the goal on the way."""
     # 1 - 2e-7 is the largest float32 number whose artanh is finite and well apart from 1.
     w = torch.atanh((2 * attack.images - 1).clamp(-1 + 2e-7, 1 - 2e-7)).requires_grad_()
     optimizer = torch.optim.Adam([w], learning_rate)
-    best = Shortest(attack.images)
+    reached = torch.zeros_like(attack.success)
 
-    def margin_gradients(w, x, labels):
+    def gradients_of_part(w, x, labels, c):
         with torch.enable_grad():
             changed = ((w.requires_grad_().tanh() + 1) / 2).clamp(0, 1)
-            scores = network(changed)
-            margins = margins_of(scores, labels) * (-1 if targeted else 1)
-            loss = (changed - x).square().sum() + constant * margins.clamp_min(0).sum()
+            scores = attack.network(changed)
+            Z = margins_of(scores, labels) * (-1 if attack.targeted else 1)
+            loss = (changed - x).square().sum() + (c * Z.clamp_min(0)).sum()
             return changed.detach(), scores.detach(), *torch.autograd.grad(loss, w)
 
-    for _ in runtime.progress(range(steps), "Carlini-Wagner"):
-        changed, scores, w.grad = in_batches(margin_gradients, w, attack.images, attack.labels)
+    for _ in range(steps):
+        given = w, attack.images, attack.labels, c
+        changed, scores, w.grad = in_batches(gradients_of_part, *given)
         attack.mark(scores)
         best.keep(changed, attack.success)
+        reached |= attack.success
         optimizer.step()
-    return _closest(attack, best, steps)
+    return reached
 
 
 @runtime.keep_freed_memory()
@@ -220,16 +252,8 @@ def ddn(
         α = 0.01 + 0.99 * (1 + math.cos(math.pi * k / steps)) / 2
         δ = δ + α * unit(g)
         ε *= torch.where(attack.success, 1 - γ, 1 + γ).to(ε).view(-1, 1, 1, 1)
-        δ = (x + ε * unit(δ)).clamp(0, 1) - x
-        if levels:
-            δ = ((x + δ) * (levels - 1)).round() / (levels - 1) - x
-    return _closest(attack, best, steps)
-
-
-def _closest(attack, best, steps):
-    """Return the result of the shortest changes, each image having taken all `steps` gradients."""
-    used = torch.full_like(attack.labels, steps)
-    return AttackResult(best.images, best.lengths.isfinite(), used, torch.zeros_like(used))
+        δ = rounded(x + ε * unit(δ), levels) - x
+    return closest(attack, best, steps)
 
 
 def _shorten(change, length):
