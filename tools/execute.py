@@ -189,10 +189,14 @@ async def _execute_cells(notebook, code, path, options, on_line, on_cell):
 
 
 def _cancel_on_interrupt():
-    """Let Ctrl-C end all notebooks; nbclient's own handler ends the last kernel that started."""
+    """Let Ctrl-C, or a request to end, end all notebooks.
+
+    nbclient's own handlers end the last kernel that started, and fail over its remains.
+    """
     loop = asyncio.get_running_loop()
     with suppress(RuntimeError):  # on Windows, or in another thread
-        loop.add_signal_handler(signal.SIGINT, lambda: [t.cancel() for t in asyncio.all_tasks()])
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(kind, lambda: [t.cancel() for t in asyncio.all_tasks()])
 
 
 def write_copies(notebook, path):

@@ -251,7 +251,8 @@ def test_kernel_that_does_not_start_is_quoted(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT to send on Windows")
-def test_interrupt_ends_the_kernel(tmp_path):
+@pytest.mark.parametrize("kind", ["SIGINT", "SIGTERM"])
+def test_interrupt_ends_the_kernel(tmp_path, kind):
     mark = tmp_path / "kernel"
     source = f"import os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
     write_notebook(tmp_path / "1_one.ipynb", source)
@@ -269,7 +270,7 @@ def test_interrupt_ends_the_kernel(tmp_path):
         text=True,
     )
     wait_until(lambda: mark.exists() and mark.read_text())
-    runner.send_signal(signal.SIGINT)
+    runner.send_signal(getattr(signal, kind))
     out, err = runner.communicate(timeout=60)
     assert runner.returncode == 130
     assert "1_one: interrupted" in out
