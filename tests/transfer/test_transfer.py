@@ -468,7 +468,7 @@ def test_components_are_those_of_the_training_rows():
 
 @pytest.mark.parametrize("hidden", [(), (16,)])
 def test_new_layers_learn_what_can_be_separated(hidden):
-    (x, labels), (y, test_labels) = blobs(60, seed=0), blobs(30, seed=1)
+    (x, labels), (y, test_labels) = blobs(600, seed=0), blobs(30, seed=1)
     layers = transfer.fit_layers(x, labels, hidden)
     assert (layers.predict(y) == test_labels).all()
     shapes = [w.shape for w in layers[-1].coefs_]

@@ -150,10 +150,10 @@ def p_value(one: Runs, other: Runs, measure: str = "frechet") -> float | None:
     of which one run is a multiple of another rather than so much more. None where either has fewer
     than two numbers.
     """
-    samples = [np.log(_numbers(runs, measure)) for runs in (one, other)]
+    samples = [_numbers(runs, measure) for runs in (one, other)]
     if min(map(len, samples)) < 2:
         return None
-    return float(ttest_ind(*samples, equal_var=False).pvalue)
+    return float(ttest_ind(*map(np.log, samples), equal_var=False).pvalue)
 
 
 def verdicts(
