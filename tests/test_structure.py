@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "dlapps"
 PRACTICALS = "transfer", "visualization", "adaptation", "gans"
 # What each part may import beside itself; the others may import all that stands before them.
-SHARED = {"runtime", "files", "sources", "checks", "replacements"}
-ENGINE = {"steps", "training", "views"}
+SHARED = {"runtime", "files", "sources", "checks", "replacements", "texts"}
+ENGINE = {"steps", "training", "supervised", "views"}
 ALLOWED = {
     "datasets": SHARED,
     "models": SHARED | {"datasets"},

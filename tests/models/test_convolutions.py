@@ -1,7 +1,6 @@
 """The convolutions of a network whose fully connected layers are not at hand."""
 
 import functools
-import urllib.error
 
 import pytest
 import torch
@@ -25,19 +24,6 @@ def whole(name):
 def convolutions_of(name):
     """Return {"features.*": tensor} of `whole`, the form that is known as "without top"."""
     return {k: v for k, v in whole(name).state_dict().items() if k.startswith("features.")}
-
-
-@pytest.fixture
-def weights_folder(tmp_path, monkeypatch):
-    """An empty DLAPPS_WEIGHTS, an empty cache of torch.hub, and no network."""
-
-    def no_network(*_args, **_options):
-        raise urllib.error.URLError("no network here")
-
-    monkeypatch.setenv("DLAPPS_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    return tmp_path
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import pickle
 import threading
-import urllib.error
 
 import pytest
 import torch
@@ -587,19 +586,6 @@ def test_unknown_name_lists_the_known(function):
 
 
 # Weights
-
-
-@pytest.fixture
-def weights_folder(tmp_path, monkeypatch):
-    """An empty DLAPPS_WEIGHTS, an empty cache of torch.hub, and no network."""
-
-    def no_network(*_args, **_options):
-        raise urllib.error.URLError("no network here")
-
-    monkeypatch.setenv("DLAPPS_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    return tmp_path
 
 
 def test_packaged_weights_load_frozen_in_eval_mode():

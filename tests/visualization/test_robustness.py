@@ -38,10 +38,17 @@ def digits(count=400, seed=0):
     return images.byte(), labels
 
 
-def test_who_trains_on_the_worst_withstands_it():
+def test_who_trains_on_the_worst_withstands_it(tmp_path):
     images, labels = digits()
     networks = robustness.trained_networks(
-        Two, images, labels, {"plain": 0.0, "hardened": 0.15}, [0], epochs=150, batch_size=40
+        Two,
+        images,
+        labels,
+        {"plain": 0.0, "hardened": 0.15},
+        [0],
+        tmp_path / "digits.pt",
+        epochs=150,
+        batch_size=40,
     )
     x = (images / 255).to(runtime.device())
     sizes = 0, 0.15

@@ -14,7 +14,6 @@ from dlapps.adaptation.experiments import (
     last_epoch,
     last_round,
     learning_curves,
-    mean_and_deviation,
     mean_table,
     over_seeds,
     round_curves,
@@ -46,3 +45,4 @@ from dlapps.adaptation.teacher import (
     self_training_step,
 )
 from dlapps.adaptation.trainer import accuracy, predict, train
+from dlapps.texts import mean_and_deviation

@@ -17,6 +17,7 @@ from dlapps.adaptation.trainer import accuracy, predict, train
 from dlapps.datasets import ImageSet
 from dlapps.models.dann import DANN
 from dlapps.runtime import run_each, seed_everything
+from dlapps.texts import mean_and_deviation
 
 
 @dataclass(frozen=True)
@@ -184,15 +185,6 @@ class Experiment:
             "right": right.double().mean().item(),
             "target accuracy": history["target_accuracy"][-1],
         }
-
-
-def mean_and_deviation(values: Sequence[float], digits: int = 4) -> str:
-    """Say the mean and, of several values, the sample standard deviation; "n/a" of none."""
-    values = pd.Series(values, dtype=float)
-    if values.isna().all():
-        return "n/a"
-    deviation = f" ± {values.std():.{digits}f}" if values.count() > 1 else ""
-    return f"{values.mean():.{digits}f}{deviation}"
 
 
 def table(methods: Mapping[str, Runs], reference: str | None = None) -> pd.DataFrame:

@@ -9,11 +9,12 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from dlapps.adaptation.batch_norm import adapt_batch_norm
-from dlapps.adaptation.experiments import Experiment, Runs, mean_and_deviation
+from dlapps.adaptation.experiments import Experiment, Runs
 from dlapps.adaptation.trainer import accuracy, predict, target_network, train
 from dlapps.datasets import ImageSet
 from dlapps.models.dann import DANN
 from dlapps.runtime import run_each, seed_everything
+from dlapps.texts import mean_and_deviation
 
 
 def mean_entropy(scores: Tensor) -> float:

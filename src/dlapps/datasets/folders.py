@@ -52,19 +52,19 @@ def load(
         if split not in halves:
             raise DatasetError(f"{folder} holds {_and(halves)}, but no folder {split!r}")
         root, name = folder / split, f"{name}, {split}"
-        known = [_classes(folder / half) for half in SPLITS if half in halves]
-        names = sorted({class_name for classes in known for class_name in classes})
+        known = {half: _classes(folder / half) for half in SPLITS if half in halves}
+        classes = known[split]
+        names = sorted({class_name for half in known.values() for class_name in half})
     elif split == "train":
-        root, names = folder, None
+        root, classes = folder, _classes(folder)
+        names = list(classes)
     else:
         raise DatasetError(f"{folder} has no folders 'train' and 'test', so there is no test set")
-    classes = _classes(root)
     for class_name, paths in classes.items():
         if not paths:
             raise DatasetError(f"{root} holds no image ({', '.join(SUFFIXES)}) of {class_name!r}")
     paths = [path for paths in classes.values() for path in paths]
     images = read_images(paths, root, size or 32, mode, crop=True)
-    names = names or list(classes)
     labels = balanced_labels([len(classes.get(name, ())) for name in names])
     return ImageSet(images, labels, tuple(names), name)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dlapps import steps, training, views
+from dlapps import supervised, views
 from dlapps.checks import check_counts, check_uint8_images
 
 
@@ -27,32 +27,14 @@ def train_judge(
     """
     check_uint8_images(images)
     check_counts(epochs=epochs, batch_size=batch_size)
-    if len(labels) != len(images) or len(images) < batch_size:
-        raise ValueError(
-            f"images has {len(images)} rows and labels {len(labels)}, expected as many of both, "
-            f"and at least {batch_size}"
-        )
-    count = epochs * (len(images) // batch_size)
-    steps.to_device(judge)
-    optimizer = steps.optimizer(torch.optim.Adam, judge)
-    batches = steps.Batches(images, labels, batch_size, steps=count, seed=seed)
 
-    def step(at):
-        x, y = batches(at.t)
-        shift = 0.07 * x.shape[-1]
-        return steps.supervised_step(judge, optimizer, views.random_affine(x, shift=shift), y)
+    def turned(x, _):
+        return views.random_affine(x, shift=0.07 * x.shape[-1])
 
-    plan = training.Plan(
-        count,
-        ("loss", "accuracy"),
-        {"learning_rate": lambda t: steps.cosine(t, count, 2e-3)},
-        seed,
-    )
-    state = training.State({"judge": judge}, {"judge": optimizer}, (batches,))
-    made_from = [epochs, batch_size, images, labels, train_judge, type(judge)]
-    training.run(
-        step, state, plan, checkpoint=checkpoint, made_from=made_from, description=description
-    ).check()
+    supervised.train(
+        judge, images, labels, epochs=epochs, batch_size=batch_size, seed=seed, change=turned,
+        checkpoint=checkpoint, made_from=[train_judge], description=description,
+    )  # fmt: skip
     judge.eval()
 
 

@@ -12,15 +12,12 @@ from dlapps.gans.measures import UNITS
 from dlapps.gans.sampling import generate, label_grid, spread
 from dlapps.gans.trainer import History, Settings
 from dlapps.gans.variants import Runs
+from dlapps.texts import mean_and_deviation
 
 
 def say(values: Sequence[float | None], decimals: int = 3) -> str:
-    """Say the mean and, of several values, the sample standard deviation; "n/a" of none."""
-    values = [value for value in values if value is not None]
-    if not values:
-        return "n/a"
-    deviation = f" ± {statistics.stdev(values):,.{decimals}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):,.{decimals}f}{deviation}"
+    """Say figures of merit, see `texts.mean_and_deviation`."""
+    return mean_and_deviation(values, decimals)
 
 
 def measure_table(variants: Mapping[str, Runs | None], real: dict | None = None) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import vgg, vgg16_bn
 
-from dlapps import runtime, steps, training
+from dlapps import runtime, supervised
 from dlapps.checks import check_counts, check_positive
 from dlapps.datasets import ImageSet
 from dlapps.datasets.image_set import resize
@@ -109,33 +109,17 @@ def train(
         raise ValueError(f"data has {len(data)} images for batches of {settings.batch_size}")
     data, test = (replace(part, images=resize(part.images, settings.size)) for part in (data, test))
     torch.manual_seed(settings.seed)
-    model = steps.to_device(build(settings.network, len(data.classes)))
+    model = build(settings.network, len(data.classes))
     per_epoch = len(data) // settings.batch_size
-    count = settings.epochs * per_epoch
-    optimizer = steps.optimizer(torch.optim.Adam, model)
-    batches = steps.Batches(
-        data.images, data.labels, settings.batch_size, steps=count, seed=settings.seed
-    )
-
-    def step(at):
-        x, y = batches(at.t)
-        return steps.supervised_step(model, optimizer, x, y)
-
     watched = [*range(settings.watch_every, settings.epochs, settings.watch_every), settings.epochs]
-    plan = training.Plan(
-        count,
-        ("loss", "accuracy"),
-        {"learning_rate": lambda t: steps.cosine(t, count, settings.learning_rate)},
-        settings.seed,
+    result = supervised.train(
+        model, data.images, data.labels, epochs=settings.epochs, batch_size=settings.batch_size,
+        seed=settings.seed, learning_rate=settings.learning_rate,
         watch=lambda t: (accuracy(model, data), accuracy(model, test)),
-        watch_at=tuple(epoch * per_epoch for epoch in watched),
-    )
-    state = training.State({"model": model}, {"model": optimizer}, (batches,))
-    made_from = [asdict(settings), data.images, data.labels, test.images, test.labels, train, build]
-    description = f"{TITLES[settings.network]}, seed {settings.seed}"
-    result = training.run(
-        step, state, plan, checkpoint=checkpoint, made_from=made_from, description=description
-    ).check()
+        watch_at=tuple(epoch * per_epoch for epoch in watched), checkpoint=checkpoint,
+        made_from=[asdict(settings), test.images, test.labels, train, build],
+        description=f"{TITLES[settings.network]}, seed {settings.seed}",
+    )  # fmt: skip
     return {epoch: result.watched[epoch * per_epoch] for epoch in watched}
 
 

@@ -5,12 +5,13 @@ import time
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from dlapps.checks import check_images
 from dlapps.models.gradients import check_labels
 from dlapps.visualization.attacks import AttackResult, is_adversarial, scores_of
+from dlapps.visualization.intervals import median_interval
 
 ANY_OTHER = "any other"  # the goal of an attack without a target
 
@@ -120,16 +121,6 @@ def paired_lengths(
         ratio = median_interval((theirs / mine)[both], seed) if both.any() else None
         rows[goal, title] = {"shorter": shorter, "longer": longer, "p": float(p), "ratio": ratio}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["goal", "beside"])
-
-
-def median_interval(values, seed=0) -> tuple[float, float, float]:
-    """Return the median of values (N,) and the ends of its bootstrap interval (95 %)."""
-    values = np.asarray(values, dtype=float)
-    median = float(np.median(values))
-    if np.ptp(values) == 0:
-        return (median,) * 3
-    ends = bootstrap((values,), np.median, method="percentile", rng=seed).confidence_interval
-    return median, float(ends.low), float(ends.high)
 
 
 def first_query_share(found: AttackResult) -> float:

@@ -121,6 +121,12 @@ def maximise(
 COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
 
+def colours() -> Tensor:
+    """Return C (3, 3), `COLOURS` with a longest column of length 1."""
+    correlated = torch.tensor(COLOURS)
+    return correlated / correlated.norm(dim=0).max()
+
+
 class _Spectrum:
     """Images x = sigmoid(C F^-1(a / max(f, 1 / size)^decay)) of complex spectra a (N, 3, f, f, 2).
 
@@ -135,8 +141,7 @@ class _Spectrum:
         down, across = torch.fft.fftfreq(self.size)[:, None], torch.fft.rfftfreq(self.size)[None]
         frequency = (down**2 + across**2).sqrt().clamp_min(1 / self.size)
         self.weight = (self.size / frequency**decay).to(mean)
-        colours = torch.tensor(COLOURS).to(mean)
-        self.colours = colours / colours.norm(dim=0).max()
+        self.colours = colours().to(mean)
 
     def images(self, a):
         weighted, size = torch.view_as_complex(a) * self.weight, (self.size, self.size)

@@ -15,13 +15,22 @@ UNITS = dict.fromkeys(MODES, "area under the curve, mean") | {
 
 def mean_interval(values, confidence=0.95, seed=0) -> tuple[float, float, float]:
     """Return the mean of values (N,) and the ends of its bootstrap interval (percentiles)."""
+    return _interval(np.mean, values, confidence, seed)
+
+
+def median_interval(values, seed=0) -> tuple[float, float, float]:
+    """Return the median of values (N,) and the ends of its bootstrap interval (95 %)."""
+    return _interval(np.median, values, 0.95, seed)
+
+
+def _interval(statistic, values, confidence, seed):
     values = np.asarray(values, dtype=float)
     if np.ptp(values) == 0:  # also of one value: there is nothing to draw anew
         return (float(values[0]),) * 3
     found = bootstrap(
-        (values,), np.mean, confidence_level=confidence, method="percentile", rng=seed
+        (values,), statistic, confidence_level=confidence, method="percentile", rng=seed
     ).confidence_interval
-    return float(values.mean()), float(found.low), float(found.high)
+    return float(statistic(values)), float(found.low), float(found.high)
 
 
 def share_interval(hits, confidence=0.95) -> tuple[float, float, float]:

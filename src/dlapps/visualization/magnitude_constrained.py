@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as transforms
 from dlapps import runtime
 from dlapps.checks import check_counts
 from dlapps.models.gradients import check_labels, class_count, in_batches
-from dlapps.visualization.class_images import COLOURS, ClassImages, Film, check_settings
+from dlapps.visualization.class_images import ClassImages, Film, check_settings, colours
 
 
 def mean_magnitude(photographs: Sequence[Tensor], size: int) -> Tensor:
@@ -36,12 +36,6 @@ def mean_magnitude(photographs: Sequence[Tensor], size: int) -> Tensor:
         total += torch.fft.rfft2(torch.einsum("kc,chw->khw", decorrelate, logits)).abs()
     total[:, 0, 0] = 0
     return total / len(photographs)
-
-
-def colours() -> Tensor:
-    """Return C (3, 3), `class_images.COLOURS` with a longest column of length 1."""
-    correlated = torch.tensor(COLOURS)
-    return correlated / correlated.norm(dim=0).max()
 
 
 def image_of(phase: Tensor, magnitude: Tensor) -> Tensor:

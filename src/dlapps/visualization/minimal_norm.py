@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dlapps import runtime
 from dlapps.checks import check_counts
 from dlapps.models.gradients import unit
+from dlapps.steps import cosine
 from dlapps.visualization.attacks import Attack, AttackResult, Shortest, closest, rounded
 
 
@@ -30,7 +31,7 @@ def _per_image(values):
 
 def _cosine(k, steps, first, last):
     """Return the value at step k of a fall from `first` to `last` along half a cosine."""
-    return last + (first - last) * (1 + math.cos(math.pi * k / steps)) / 2
+    return last + cosine(k, steps, first - last)
 
 
 @runtime.keep_freed_memory()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dlapps import runtime
 from dlapps.checks import check_images
 from dlapps.models.gradients import check_labels, class_count
+from dlapps.visualization.attacks import scores_of
 
 SHARES = (0.2, 0.4, 0.6, 0.8)
 
@@ -51,9 +52,8 @@ def road(
         zip(images, labels, maps, strict=True), "ROAD", len(images)
     ):
         changed = torch.stack(list(_removals(image, heat, shares, noise, seed)))
-        with torch.inference_mode():
-            parts = [network(part).softmax(1)[:, label] for part in changed.split(4)]
-        least, most = torch.cat(parts).view(len(shares), 2).mean(0).tolist()
+        p = scores_of(network, changed).softmax(1)[:, label]
+        least, most = p.view(len(shares), 2).mean(0).tolist()
         found.append(least - most)
     return np.array(found)
 

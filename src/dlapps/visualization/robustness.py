@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlapps import runtime, steps, training
+from dlapps import supervised
 from dlapps.checks import check_counts, check_uint8_images
 from dlapps.visualization import white_box
 from dlapps.visualization.attacks import scores_of
@@ -45,33 +45,15 @@ def train(
     """
     check_uint8_images(images)
     check_counts(attack_steps=attack_steps, epochs=epochs, batch_size=batch_size)
-    if len(labels) != len(images) or len(images) < batch_size:
-        raise ValueError(
-            f"images has {len(images)} rows and labels {len(labels)}, expected as many of both, "
-            f"and at least {batch_size}"
-        )
-    count = epochs * (len(images) // batch_size)
-    steps.to_device(network)
-    optimizer = steps.optimizer(torch.optim.Adam, network)
-    batches = steps.Batches(images, labels, batch_size, steps=count, seed=seed)
 
-    def step(at):
-        x, y = batches(at.t)
-        x = worst(network, x, y, epsilon, attack_steps) if epsilon else x
-        return steps.supervised_step(network, optimizer, x, y)
+    def worst_near(x, y):
+        return worst(network, x, y, epsilon, attack_steps)
 
-    plan = training.Plan(
-        count,
-        ("loss", "accuracy"),
-        {"learning_rate": lambda t: steps.cosine(t, count, 2e-3)},
-        seed,
-    )
-    state = training.State({"network": network}, {"network": optimizer}, (batches,))
-    made_from = [epsilon, attack_steps, epochs, batch_size, images, labels, train, type(network)]
-    name = f"ε = {epsilon:g}, seed {seed},"
-    training.run(
-        step, state, plan, checkpoint=checkpoint, made_from=made_from, description=name
-    ).check()
+    supervised.train(
+        network, images, labels, epochs=epochs, batch_size=batch_size, seed=seed,
+        change=worst_near if epsilon else None, checkpoint=checkpoint,
+        made_from=[epsilon, attack_steps, train], description=f"ε = {epsilon:g}, seed {seed},",
+    )  # fmt: skip
     network.eval()
 
 
@@ -99,11 +81,13 @@ def accuracy_under_attack(
 
 
 def trained_networks(
-    make, images: Tensor, labels: Tensor, epsilons: dict[str, float], seeds, **options
-) -> dict[str, list[nn.Module]]:
+    make, images: Tensor, labels: Tensor, epsilons: dict[str, float], seeds, checkpoint: Path,
+    **options,
+) -> dict[str, list[nn.Module]]:  # fmt: skip
     """Return {title: a network of `make()` per seed}, each trained with its own ε.
 
-    Networks of one seed begin with the same weights.
+    Networks of one seed begin with the same weights. `checkpoint` names the file of each training
+    but for its ending.
     """
     found = {}
     for title, epsilon in epsilons.items():
@@ -112,7 +96,7 @@ def trained_networks(
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 network = make()
-            path = runtime.checkpoint_path("2_visualization", f"digits-{epsilon:g}-{seed}")
+            path = checkpoint.with_name(f"{checkpoint.stem}-{epsilon:g}-{seed}.pt")
             train(network, images, labels, epsilon=epsilon, seed=seed, checkpoint=path, **options)
             found[title].append(network)
     return found

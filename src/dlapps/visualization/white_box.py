@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dlapps import runtime
 from dlapps.checks import check_counts
 from dlapps.models.gradients import in_batches, score_gradients, unit
+from dlapps.steps import cosine
 from dlapps.visualization.attacks import (
     Attack,
     AttackResult,
@@ -249,7 +250,7 @@ def ddn(
         changed = (x + δ).clamp(0, 1)
         _, g = attack.loss_gradients(changed)
         best.keep(changed, attack.success)
-        α = 0.01 + 0.99 * (1 + math.cos(math.pi * k / steps)) / 2
+        α = 0.01 + cosine(k, steps, 0.99)
         δ = δ + α * unit(g)
         ε *= torch.where(attack.success, 1 - γ, 1 + γ).to(ε).view(-1, 1, 1, 1)
         δ = rounded(x + ε * unit(δ), levels) - x
