@@ -5,7 +5,7 @@ NOTEBOOK ?=
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 
-.PHONY: help notebooks figures grade expected readme report site student test test-slow bench lint format clean
+.PHONY: help notebooks figures grade expected readme report site student test test-slow test-lowest bench lint format clean
 .DEFAULT_GOAL := help
 
 help: ## List these targets
@@ -43,6 +43,14 @@ test: $(VENV)/.installed ## Run the tests, which execute the four notebooks in t
 
 test-slow: $(VENV)/.installed ## Run only the tests that take minutes or need the full data
 	@$(RUN) pytest -m slow
+
+test-lowest: $(VENV)/.installed ## Install the lowest versions allowed, Python 3.10, into build/lowest: fast tests, a notebook
+	@$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(RUN) uv venv --quiet --clear --python 3.10 build/lowest
+	@$(RUN) uv pip install --quiet --python build/lowest --resolution lowest-direct --editable '.[dev]'
+	@OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest -m 'not slow and not notebooks' \
+		--numprocesses logical --maxprocesses 4 --dist worksteal
+	@build/lowest/bin/python -m tools.execute --profile quick --notebook 3 --output build/lowest/notebooks
 
 bench: $(VENV)/.installed ## Time the package beside its peers, in turns: benchmarks/RESULTS.md
 	@$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[benchmarks]'

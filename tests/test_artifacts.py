@@ -1,6 +1,9 @@
 """Figures and numbers land where the report looks for them."""
 
+import base64
+import io
 import json
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -126,10 +129,10 @@ def test_equal_figures_are_equal_files(results, tmp_path):
         axes.plot([0, 1], [1, 0])
         path = results.save_figure(figure, "line")
         plt.close(figure)
-        contents.append(path.read_bytes())
+        contents.append((path.read_bytes(), path.with_suffix(".svg").read_text("utf-8")))
     assert path == tmp_path / "figures/quick/1_line.png"
     assert contents[0] == contents[1]
-    assert contents[0].startswith(b"\x89PNG")
+    assert contents[0][0].startswith(b"\x89PNG")
 
 
 def test_an_animation_holds_its_frames_and_repeats(results):
@@ -149,3 +152,26 @@ def test_an_animation_holds_its_frames_and_repeats(results):
     with pytest.raises(ValueError, match="name is '!', expected letters or digits"):
         results.save_animation(frames, "!")
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def texts_in(svg):
+    """Return the texts of an SVG of Matplotlib, which says in a comment what it draws as paths."""
+    return re.findall("<!-- (.*?) -->", svg)
+
+
+def test_beside_a_figure_lies_a_drawing_without_its_title(results):
+    figure, axes = plt.subplots(2)
+    figure.suptitle("the title")
+    axes[0].set_xlabel("the axis")
+    rng = np.random.default_rng(0)
+    axes[0].imshow(rng.random((60, 60, 3)))
+    axes[1].imshow(rng.random((60, 60)) > 0.5, cmap="gray")
+    svg = results.save_figure(figure, "drawn").with_suffix(".svg").read_text("utf-8")
+    assert "the axis" in texts_in(svg) and "the title" not in texts_in(svg)
+    assert figure.get_suptitle() == "the title"  # where the notebook shows it
+    kinds = re.findall('data:image/([a-z]+);base64,([^"]+)', svg)
+    assert [kind for kind, _ in kinds] == ["jpeg", "png"]
+    with Image.open(io.BytesIO(base64.b64decode(kinds[1][1]))) as image:
+        assert {colour for _, colour in image.convert("RGB").getcolors()} == {(0,) * 3, (255,) * 3}
+    with Image.open(io.BytesIO(base64.b64decode(kinds[0][1]))) as image:
+        assert image.mode == "RGB"

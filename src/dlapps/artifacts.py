@@ -1,6 +1,7 @@
-"""Where figures and numbers go: figures/<profile>/, one PNG per figure, one JSON file per notebook.
+"""Where figures and numbers go: figures/<profile>/, two files per figure, one per notebook.
 
-Beside the numbers, in <notebook>.versions.json, lies what they were made with.
+A figure is a PNG, and an SVG without its title; the numbers are JSON. Beside them, in
+<notebook>.versions.json, lies what they were made with.
 """
 
 import math
@@ -15,6 +16,7 @@ from PIL import Image
 
 from dlapps import runtime
 from dlapps.files import atomic_path, write_json
+from dlapps.plotting import vector
 
 CLAIM = "claim: 1 if it holds, else 0"  # the unit of what `Artifacts.claim` records
 
@@ -34,11 +36,16 @@ class Artifacts:
         self._metrics = {}
 
     def save_figure(self, figure: Figure, name: str) -> Path:
-        """Write a Matplotlib figure to <folder>/<notebook's number>_<name>.png; return the path."""
+        """Write a Matplotlib figure to <folder>/<notebook's number>_<name>.png; return the path.
+
+        Beside it, as .svg, lies the figure without its title, for pages whose captions say it.
+        """
         path = self._path(name, ".png")
         with atomic_path(path) as temporary:
             # Without the version of Matplotlib in it, equal figures are equal files.
             figure.savefig(temporary, metadata={"Software": None})
+        with atomic_path(path.with_suffix(".svg")) as temporary:
+            temporary.write_text(vector.untitled_svg(figure), "utf-8")
         return path
 
     def save_animation(self, frames, name: str, milliseconds: int = 120) -> Path:

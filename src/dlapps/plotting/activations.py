@@ -38,7 +38,7 @@ def activation_maps(images, maps, filters, title: str, labels, columns: int = 4)
             continue
         scale = max(np.abs(filters[index]).max(), 1e-12)
         show_image(axes[0], 0.5 + filters[index] / (2 * scale))
-        axes[0].set_title(labels[index], fontsize=8, pad=2, loc="left")
+        axes[0].set_title(labels[index], fontsize="small", pad=2, loc="left")
         for ax, image_maps in zip(axes[1:], maps, strict=True):
             change = image_maps[index] - np.median(image_maps[index])
             limit = max(np.quantile(np.abs(change), 0.99), floor)

@@ -35,7 +35,7 @@ def fooled_images(
             ax.set_title(f"× {times}\nscale ±{1 / times:g}")
         row[2].set_title(f"difference, scale ±1\n{changes[number]}")
         for ax in row:
-            ax.title.set_fontsize(8)
+            ax.title.set_fontsize("small")
     bar = figure.colorbar(
         ScalarMappable(Normalize(-1, 1), style.DIVERGING),
         ax=axes,
@@ -46,7 +46,7 @@ def fooled_images(
         aspect=30,
         pad=0.01,
     )
-    bar.set_label("difference of pixel values in [0, 1]", fontsize=9)
+    bar.set_label("difference of pixel values in [0, 1]", fontsize="small")
     bar.outline.set_visible(False)
     return figure
 

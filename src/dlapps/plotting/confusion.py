@@ -46,7 +46,7 @@ def _draw(figure, axes, values, texts, rows, columns, value_label):
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if value > 0.5 else "black"
         text = texts[row][column]
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)

@@ -99,7 +99,7 @@ def spreads(labels, samples, fixed, names, x_label: str, title: str) -> Figure:
     names: what the legend calls the samples and the fixed value.
     """
     samples, rows = np.asarray(samples), np.arange(len(labels))
-    figure, axes = plt.subplots(figsize=(style.WIDTH, 0.4 * len(labels) + 1.4))
+    figure, axes = plt.subplots(figsize=(style.WIDTH, 0.5 * len(labels) + 1.4))
     axes.plot(
         samples.T,
         np.broadcast_to(rows[:, None], samples.T.shape),

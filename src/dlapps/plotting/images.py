@@ -2,7 +2,6 @@
 
 import math
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -108,7 +107,8 @@ def labelled_mosaic(
     array = mosaic(images, columns, gap)
     height, width = np.asarray(images).shape[-2:]
     size = style.WIDTH * 0.75
-    figure, axes = plt.subplots(figsize=(size, size * array.shape[1] / array.shape[2] + 0.8))
+    size = size, size * array.shape[1] / array.shape[2] + 0.8
+    figure, axes = plt.subplots(figsize=size, layout="compressed")
     show_image(axes, array)
     axes.set_axis_on()
     axes.grid(False)
@@ -117,8 +117,7 @@ def labelled_mosaic(
     axes.set_xticks(np.arange(columns) * (width + gap) + width / 2, column_labels)
     axes.set_yticks(np.arange(len(row_labels)) * (height + gap) + height / 2, row_labels)
     axes.set(xlabel=x_label, ylabel=y_label)
-    # Not above the figure: the image keeps its shape, which leaves room there.
-    axes.set_title(title, fontsize=mpl.rcParams["figure.titlesize"], pad=10)
+    figure.suptitle(title)
     return figure
 
 
@@ -130,7 +129,7 @@ def image_table(rows, row_titles, column_titles, title: str) -> Figure:
             show_image(ax, image)
         title_row(row[0], row_title)
     for ax, text in zip(axes[0], column_titles, strict=True):
-        ax.set_title(text, fontsize=9)
+        ax.set_title(text, fontsize="small")
     return figure
 
 
@@ -155,5 +154,5 @@ def title_row(axes: Axes, text: str) -> None:
         ha="right",
         va="center",
         multialignment="center",
-        fontsize=9,
+        fontsize="small",
     )

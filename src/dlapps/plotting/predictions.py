@@ -51,9 +51,12 @@ def _draw_bars(axes, names, probabilities, truth):
     colours = [style.VERMILION if r else style.BLUE for r in right]
     bars = axes.barh(range(len(names)), probabilities, color=colours, height=0.7)
     axes.bar_label(
-        bars, [f"{p:.0%}" if p >= 0.005 else "<1%" for p in probabilities], padding=3, fontsize=9
+        bars,
+        [f"{p:.0%}" if p >= 0.005 else "<1%" for p in probabilities],
+        padding=3,
+        fontsize="small",
     )
-    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_yticks(range(len(names)), names, fontsize="small")
     for label, r in zip(axes.get_yticklabels(), right, strict=True):
         label.set_fontweight("bold" if r else "normal")
     axes.invert_yaxis()

@@ -18,12 +18,12 @@ def saliency_maps(images, maps: dict, title: str, image_titles=None, map_titles=
     figure, axes = image_axes(len(maps) + 1, len(images), 0.1, title)
     for ax, image, text in zip(axes[0], images, image_titles or blank, strict=True):
         show_image(ax, image)
-        ax.set_title(text, fontsize=8)
+        ax.set_title(text, fontsize="small")
     for row, (row_title, values) in zip(axes[1:], maps.items(), strict=True):
         texts = (map_titles or {}).get(row_title, blank)
         for ax, heat, text in zip(row, np.asarray(values), texts, strict=True):
             top = max(np.percentile(heat, 99.5), np.finfo(heat.dtype).tiny)
             show_image(ax, heat, cmap=HEAT, vmin=0, vmax=top)
-            ax.set_title(text, fontsize=8)
+            ax.set_title(text, fontsize="small")
         title_row(row[0], row_title)
     return figure

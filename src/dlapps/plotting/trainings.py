@@ -36,7 +36,7 @@ def training_sheet(
             for run in others:
                 ax.plot(*running_mean(run, window), color=colour, alpha=0.3, lw=0.7, zorder=1)
         # Below: in a panel as small there is no place that is free in every training.
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=len(series))
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.42), ncols=len(series))
     figure.suptitle(title)
     return figure
 

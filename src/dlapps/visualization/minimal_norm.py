@@ -136,9 +136,8 @@ def newton_ddn(
     where DDN makes ε a fixed factor shorter or longer. So ε is at once of the right size, and a
     change towards the nearest class, which is much shorter than one towards a random class, takes
     as many steps. ε is at least `shorter` and at most `longer` times what it was; o, from 0.05 on,
-    is halved where the goal is reached and doubled where it is not; α falls from 1 to 0.01 along
-    half a cosine, μ is `momentum`. Targeted, the largest other score in Z is replaced by the
-    logarithm of the sum of their exponentials: all others have to fall.
+    is halved where the goal is reached and doubled where it is not; α falls to 0.01 along half a
+    cosine, μ is `momentum`. `walks` says what a budget of `steps` is split into.
 
     levels: the network sees x' rounded to so many levels, 256 for images that can be saved. δ keeps
     what rounding cuts off, so that small values add up until they reach the next level.
@@ -150,22 +149,46 @@ def newton_ddn(
     check_counts(steps=steps)
     settings = {"momentum": momentum, "shorter": shorter, "longer": longer}
     attack = Attack(network, images, labels, targeted, **settings)
-    x, best = attack.images, Shortest(attack.images)
+    best = Shortest(attack.images)
+    for count, beyond, smooth in walks(targeted, steps):
+        walk(attack, best, count, beyond, smooth, levels, **settings)
+    return closest(attack, best, steps)
+
+
+def walks(targeted: bool, steps: int) -> list[tuple[int, float, bool]]:
+    """Return (steps, beyond, smooth) of each of the walks that share a budget of `steps`.
+
+    beyond: how far behind the boundary a walk begins, in times the boundary's distance, so that it
+    meets other parts of the boundary than the first. smooth: in Z, all other scores have to fall,
+    by the logarithm of the sum of their exponentials, instead of the largest. Fewer than 50 steps
+    are one walk at the boundary.
+    """
+    if steps < 50:
+        return [(steps, 0.0, targeted)]
+    if targeted:
+        return [(steps, 1.0, True)]
+    near = 3 * steps // 10
+    return [(near, 0.0, False), (steps - near, 10.0, True)]
+
+
+def walk(attack, best, steps, beyond, smooth, levels, momentum, shorter, longer):
+    """Take `steps` from the images on; `best` keeps the shortest changes that reach the goal."""
+    x = attack.images
     δ, d, o = torch.zeros_like(x), torch.zeros_like(x), torch.full((len(x),), 0.05).to(x)
     for k in runtime.progress(range(steps), "Newton DDN"):
         changed = rounded(x + δ, levels)
-        Z, g = attack.margin_gradients(changed, smooth=targeted)
+        Z, g = attack.margin_gradients(changed, smooth=smooth)
         best.keep(changed, attack.success)
-        o = (o * torch.where(attack.success, 0.5, 2.0)).clamp(0.002, 0.5)
+        o = (o * torch.where(attack.success, 0.5, 2.0)).clamp(2e-4, 0.5)
+        far = beyond * _cosine(min(k, 0.75 * steps), 0.75 * steps, 1.0, 0.0)
         d = momentum * d - (1 - momentum) * unit(g)
         before = _norms(δ)
-        α = _cosine(k, steps, 1.0, 0.01)
+        α = _cosine(k, steps, 2.0 if beyond else 1.0, 0.01)
         u = unit(δ + _per_image(α * before.clamp_min(1e-3)) * unit(d))
-        ε = _newton(x, u, g, (1 + o) * (Z - _dot(g, changed - x)), levels)
+        ε = _newton(x, u, g, (1 + o + far) * (Z - _dot(g, changed - x)), levels)
         near = torch.minimum(torch.maximum(ε, shorter * before), longer * before)
         ε = torch.where(before > 0, near, ε)
         δ = (x + _per_image(ε) * u).clamp(0, 1) - x
-    return closest(attack, best, steps)
 
 
 def _newton(x, u, g, fall, levels):
