@@ -596,12 +596,53 @@ def test_packaged_weights_load_frozen_in_eval_mode():
     assert network(torch.rand(1, 3, 64, 64).to(network.mean)).shape == (1, 1000)
 
 
-@pytest.mark.parametrize("file_name", ["squeezenet1_1.pth", "squeezenet1_1-b8a52dc0.pth"])
-def test_local_weights_are_used(weights_folder, file_name):
+@pytest.mark.parametrize(
+    ("file_name", "title"),
+    [
+        ("squeezenet1_1.pth", "SqueezeNet 1.1"),
+        ("squeezenet1_1-mine.pth", "SqueezeNet 1.1 (squeezenet1_1-mine.pth)"),
+        ("squeezenet1_1-{hash}.pth", "SqueezeNet 1.1 (squeezenet1_1-{hash}.pth)"),
+    ],
+)
+def test_local_weights_are_used(weights_folder, file_name, title):
     state = build("squeezenet1_1").body.state_dict()
-    torch.save(state, weights_folder / file_name)
-    found = pretrained.load("squeezenet1_1").body.state_dict()
+    torch.save(state, weights_folder / "new")
+    digest = hashlib.sha256((weights_folder / "new").read_bytes()).hexdigest()[:8]
+    (weights_folder / "new").rename(weights_folder / file_name.format(hash=digest))
+    network = pretrained.load("squeezenet1_1")
+    assert network.title == title.format(hash=digest)
+    found = network.body.state_dict()
     assert all(torch.equal(value, found[key].cpu()) for key, value in state.items())
+
+
+def test_of_several_files_the_plain_name_then_the_published_one_counts(weights_folder):
+    biases = []
+    for seed, file in enumerate(["squeezenet1_1.pth", "squeezenet1_1-also.pth"]):
+        torch.manual_seed(seed)
+        body = pretrained.build("squeezenet1_1").body
+        torch.save(body.state_dict(), weights_folder / file)
+        biases.append(body.classifier[1].weight)
+    found = pretrained.load("squeezenet1_1").body.classifier[1].weight
+    assert torch.equal(found.cpu(), biases[0]) and not torch.equal(*biases)
+
+
+def test_other_weights_under_the_published_name_are_refused(weights_folder):
+    torch.save(
+        build("squeezenet1_1").body.state_dict(), weights_folder / "squeezenet1_1-b8a52dc0.pth"
+    )
+    with pytest.raises(ValueError, match=r"squeezenet1_1-b8a52dc0\.pth has the SHA-256"):
+        pretrained.load("squeezenet1_1")
+
+
+@pytest.mark.parametrize("setting", ["TORCH_HOME", "HOME"])
+def test_a_home_that_is_no_folder_is_weights_unavailable(weights_folder, monkeypatch, setting):
+    file = weights_folder / "file"
+    file.touch()
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(setting, str(file))
+    with pytest.raises(pretrained.WeightsUnavailable, match="AlexNet unavailable"):
+        pretrained.load("alexnet")
 
 
 def test_weights_of_another_network_are_refused(weights_folder):
@@ -632,16 +673,22 @@ def test_a_pickle_that_runs_code_is_refused(weights_folder):
         assert not victim.exists()
 
 
-@pytest.mark.parametrize("content", ["empty", "text", "truncated", "html", "list", "nested"])
+@pytest.mark.parametrize(
+    "content", ["empty", "text", "truncated", "html", "list", "nested", "h", "number", "folder"]
+)
 def test_damaged_weights_are_refused(weights_folder, content):
     path = weights_folder / "squeezenet1_1.pth"
     state = build("squeezenet1_1").body.state_dict()
     torch.save({"list": [1, 2], "nested": {"state_dict": state}}.get(content, state), path)
     if content == "truncated":
         path.write_bytes(path.read_bytes()[:100_000])
-    elif content in ("empty", "text", "html"):
+    elif content == "folder":
+        path.unlink()
+        path.mkdir()
+    elif content in ("empty", "text", "html", "h", "number"):
         page = b"<!DOCTYPE html><html>Not found</html>"
-        path.write_bytes({"empty": b"", "text": b"not weights\n" * 9, "html": page}[content])
+        texts = {"empty": b"", "text": b"not weights\n" * 9, "html": page, "h": b"hello, world"}
+        path.write_bytes((texts | {"number": b"12.5\n"})[content])
     with pytest.raises(ValueError, match=r"squeezenet1_1"):
         pretrained.load("squeezenet1_1")
 

@@ -2,10 +2,12 @@
 
 import importlib
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pooch
 import torch
 import torchvision
 from efficientnet_lite_pytorch import EfficientNet
@@ -37,6 +39,7 @@ class Architecture:
     preprocessing: Callable[[], Preprocessing]
     weights: Callable[[], tuple[Path, dict]]  # the file, and what it holds
     missing: str = ""  # what the network lacks for class scores
+    published: str = ""  # the file's name, where it ends with the content's hash
 
 
 def _torchvision(name, title, layers, default_layer, smallest=1):
@@ -50,30 +53,48 @@ def _torchvision(name, title, layers, default_layer, smallest=1):
         )
 
     def load_weights():
-        folder = runtime.weights_root()
-        files = (
-            sorted([*folder.glob(f"{name}.pth"), *folder.glob(f"{name}-*.pth")]) if folder else []
-        )
-        if files:
-            return files[0], _read_weights(files[0])
-        path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            hash_prefix = path.stem.rsplit("-")[-1]
-            try:
+        published = Path(weights.url).name
+        path = _on_disk(name, published)
+        if path:
+            return path, _read_weights(path)
+        path = Path(torch.hub.get_dir(), "checkpoints", published)
+        try:
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                hash_prefix = path.stem.rsplit("-")[-1]
                 torch.hub.download_url_to_file(weights.url, str(path), hash_prefix)
-            # OSError: refused, interrupted, no room. RuntimeError: the hash is not the address's.
-            except (OSError, RuntimeError) as error:
-                raise WeightsUnavailable(
-                    f"weights of {title} unavailable: {weights.url}: {error}. "
-                    f"Put them on disk as {name}.pth and set DLAPPS_WEIGHTS to their folder."
-                ) from error
+        # OSError: refused, interrupted, no room, no folder. RuntimeError: another hash.
+        except (OSError, RuntimeError) as error:
+            raise WeightsUnavailable(
+                f"weights of {title} unavailable: {weights.url}: {error}. "
+                f"Put them on disk as {name}.pth and set DLAPPS_WEIGHTS to their folder."
+            ) from error
         return path, _read_weights(path)
 
     def build():
         return torchvision.models.get_model(name, weights=None)
 
-    return Architecture(title, layers, default_layer, smallest, build, preprocessing, load_weights)
+    return Architecture(
+        title, layers, default_layer, smallest, build, preprocessing, load_weights,
+        published=Path(weights.url).name,
+    )  # fmt: skip
+
+
+def _on_disk(name, published):
+    """Return a network's file in DLAPPS_WEIGHTS: <name>.pth, `published` or <name>-*.pth, or None.
+
+    Raises ValueError for a file whose name ends with the hash of other content.
+    """
+    folder = runtime.weights_root()
+    others = sorted(folder.glob(f"{name}-*.pth")) if folder else []
+    known = [folder / file for file in (f"{name}.pth", published)] if folder else []
+    path = next((path for path in [*known, *others] if path.exists()), None)
+    said = re.search(r"-([0-9a-f]{8})$", path.stem) if path else None
+    if said and path.is_file():
+        found = pooch.file_hash(path, "sha256")
+        if not found.startswith(said[1]):
+            raise ValueError(f"{path} has the SHA-256 {found[:8]}…, not that of its name")
+    return path
 
 
 def _efficientnet_lite(number, blocks, smallest):
@@ -156,14 +177,17 @@ def _convolutions(whole, name, smallest):
         whole.preprocessing,
         load_weights,
         missing=f"{whole.title}'s fully connected layers",
+        published=whole.published,
     )
 
 
 def _read_weights(path):
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} does not hold a state dict of tensors: {error}") from error
+    # Bytes that are no file of weights end in whatever the unpickler makes of them.
+    except (RuntimeError, EOFError, pickle.UnpicklingError, LookupError, OSError, ValueError,
+            TypeError, AttributeError) as error:  # fmt: skip
+        raise ValueError(f"{path} does not hold a state dict of tensors: {error!r}") from error
 
 
 ARCHITECTURES = {

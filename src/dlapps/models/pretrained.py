@@ -288,12 +288,16 @@ def load(name: str) -> PretrainedNetwork:
     for as <name>.pth in `DLAPPS_WEIGHTS`, and else downloaded once by torch.hub, which checks their
     hash. "vgg16_convolutions" and "alexnet_convolutions" are the networks up to relu5 for users who
     have these weights alone, a state dict of `features.*` as <name>.pth in `DLAPPS_WEIGHTS`; else
-    they are a part of the whole network's weights. Raises ValueError for an unknown name or a file
-    that does not fit the network, and WeightsUnavailable if there is no file and the download
-    fails.
+    they are a part of the whole network's weights. A file in `DLAPPS_WEIGHTS` may also be named
+    <name>-<its hash>.pth; the title names it if these are not the weights that the download would
+    give. Raises ValueError for an unknown name, a file that does not fit the network or its own
+    name, and WeightsUnavailable if there is no file and the download fails.
     """
-    path, weights = architecture_named(name).weights()
+    architecture = architecture_named(name)
+    path, weights = architecture.weights()
     network = PretrainedNetwork(name)
+    if "-" in path.stem and architecture.published not in ("", path.name):
+        network.title += f" ({path.name})"
     try:
         network.body.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:  # other tensors, no dictionary
