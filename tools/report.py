@@ -2,7 +2,9 @@
 
 import argparse
 import json
+from pathlib import Path
 
+import matplotlib
 import typst
 
 from dlapps import runtime
@@ -22,7 +24,9 @@ def typeset(profile):
             root / "report" / "report.typ",
             output=temporary,
             root=root,
-            ignore_system_fonts=True,  # those that typst carries look the same everywhere
+            # Fonts that look the same everywhere: Matplotlib's, of the figures, and typst's own.
+            ignore_system_fonts=True,
+            font_paths=[Path(matplotlib.get_data_path(), "fonts", "ttf")],
             sys_inputs={"profile": profile, "files": json.dumps(sorted(present))},
         )
     return pdf
