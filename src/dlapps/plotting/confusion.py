@@ -35,7 +35,8 @@ def shares(
     texts = [[f"{value:.0%}" for value in row] for row in values]
     size = style.WIDTH, 2.0 + 0.55 * len(rows)
     figure, axes = plt.subplots(figsize=size)
-    _draw(figure, axes, values, texts, rows, columns, value_label)
+    names = style.wrapped(columns, 0.5 * style.WIDTH / len(columns))  # rows and bar take the rest
+    _draw(figure, axes, values, texts, rows, names, value_label)
     axes.set(xlabel=column_label, ylabel=row_label, aspect="auto")
     figure.suptitle(title)
     return figure

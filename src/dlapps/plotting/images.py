@@ -128,7 +128,8 @@ def image_table(rows, row_titles, column_titles, title: str) -> Figure:
         for ax, image in zip(row, row_images, strict=True):
             show_image(ax, image)
         title_row(row[0], row_title)
-    for ax, text in zip(axes[0], column_titles, strict=True):
+    titles = style.wrapped(column_titles, style.WIDTH / len(column_titles))
+    for ax, text in zip(axes[0], titles, strict=True):
         ax.set_title(text, fontsize="small")
     return figure
 

@@ -1,5 +1,7 @@
 """One look for all figures: sizes, the Okabe-Ito colours, a sequential and a diverging map."""
 
+from textwrap import fill
+
 import matplotlib as mpl
 from cycler import cycler
 
@@ -20,6 +22,15 @@ DIVERGING = "PuOr"
 
 WIDTH = 7.0  # inches, of every figure: the text keeps one size in the report
 FONT = "STIXGeneral"  # the report's, too; it comes with Matplotlib
+
+
+def wrapped(texts, inches: float) -> list[str]:
+    """Return texts with line breaks, so that each fits a width, about 13 letters per inch."""
+    letters = max(6, int(13 * inches))
+    return [
+        "\n".join(fill(line, letters, break_long_words=False) for line in text.split("\n"))
+        for text in texts
+    ]
 
 
 def apply() -> None:
