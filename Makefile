@@ -14,9 +14,8 @@ help: ## List these targets
 notebooks: $(VENV)/.installed ## Execute the four notebooks (PROFILE=full: real data; NOTEBOOK=3: only that one)
 	@$(RUN) tools.execute --profile $(PROFILE) $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
 
-figures: $(VENV)/.installed ## Compute figures/full/ anew, make it small, and write README's results from it
+figures: $(VENV)/.installed ## Compute figures/full/ anew, and write README's results from it
 	@$(RUN) tools.execute --profile full $(if $(NOTEBOOK),--notebook $(NOTEBOOK))
-	@$(RUN) tools.shrink
 	@$(RUN) tools.readme
 
 grade: $(VENV)/.installed ## Execute the notebooks anew and compare each number with the expected one

@@ -213,7 +213,7 @@ def read_results(folder, name):
     return Results(
         json.loads(numbers.read_text("utf-8")),
         json.loads(versions.read_text("utf-8")) if versions.exists() else {},
-        sorted(path.name for path in figures if path.suffix in (".png", ".gif")),
+        sorted(path.name for path in figures if path.suffix in (".svg", ".gif")),
     )
 
 

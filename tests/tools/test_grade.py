@@ -201,7 +201,7 @@ def test_a_run_is_recorded_then_agrees_and_what_changes_is_found(project, capsys
     assert f"Repetition {len(grade.REPETITIONS)} of" in out(capsys)
     file = project / "figures" / "expected" / "quick" / "1_tiny.json"
     content = json.loads(file.read_text("utf-8"))
-    assert content["figures"] == ["1_line.png"]
+    assert content["figures"] == ["1_line.svg"]
     assert content["versions"] == runtime.versions()
     assert content["numbers"]["two"]["value"] == [0.25, 0.75]
     assert content["numbers"]["two"]["spread"] == [0, 0]
@@ -219,14 +219,14 @@ def test_a_run_is_recorded_then_agrees_and_what_changes_is_found(project, capsys
 
     content["versions"]["processor"] = "another"
     content["numbers"]["one"] |= {"value": 0.515, "spread": 0.01}
-    content["figures"] += ["1_gone.png"]
+    content["figures"] += ["1_gone.svg"]
     files.write_json(file, content)
     assert grade.main(run) == 1
     text = out(capsys)
     assert "processor another, here " in text
     assert "must lie within their spread" in text
     assert re.search(r"agrees +one +0\.515 +0\.5  ± 0\.02\n", text)
-    assert "missing: 1_gone.png" in text and "0 of 1 notebooks agree" in text
+    assert "missing: 1_gone.svg" in text and "0 of 1 notebooks agree" in text
 
 
 def test_a_finished_training_is_not_read_when_graded(project, capsys):
@@ -250,10 +250,10 @@ def test_a_notebook_that_fails_does_not_agree_and_is_not_recorded(project, capsy
 def test_the_committed_figures_are_what_full_is_compared_with(project, capsys):
     folder = project / "figures" / "full"
     files.write_json(folder / "1_tiny.json", record(one=0.5))
-    (folder / "1_line.png").touch()
+    (folder / "1_line.svg").touch()
     expected = grade.read_expected("full", "1_tiny")
     assert (expected.numbers, expected.versions) == (record(one=0.5), {})
-    assert expected.figures == ["1_line.png"]
+    assert expected.figures == ["1_line.svg"]
     with pytest.raises(SystemExit, match="2"):
         grade.main(["--profile", "full", "--record"])
     assert "make notebooks PROFILE=full" in capsys.readouterr().err
