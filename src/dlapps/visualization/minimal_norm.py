@@ -126,7 +126,7 @@ def _halved(attack, best, searches):
 @runtime.keep_freed_memory()
 def newton_ddn(
     network: nn.Module, images: Tensor, labels: Tensor, *, targeted=False, steps=100, levels=None,
-    momentum=0.5, shorter=0.9, longer=1.5,
+    momentum=0.5, shorter=None, longer=1.5,
 ) -> AttackResult:  # fmt: skip
     """Look for the shortest change: DDN's direction, and a norm that takes Newton's step.
 
@@ -135,9 +135,10 @@ def newton_ddn(
 
     where DDN makes ε a fixed factor shorter or longer. So ε is at once of the right size, and a
     change towards the nearest class, which is much shorter than one towards a random class, takes
-    as many steps. ε is at least `shorter` and at most `longer` times what it was; o, from 0.05 on,
-    is halved where the goal is reached and doubled where it is not; α falls to 0.01 along half a
-    cosine, μ is `momentum`. `walks` says what a budget of `steps` is split into.
+    as many steps. ε is at least `shorter` (by default 0.95 targeted, 0.9 untargeted) and at most
+    `longer` times what it was; o, from 0.05 on, is halved where the goal is reached and doubled
+    where it is not; α falls to 0.01 along half a cosine, μ is `momentum`. `walks` says what a
+    budget of `steps` is split into.
 
     levels: the network sees x' rounded to so many levels, 256 for images that can be saved. δ keeps
     what rounding cuts off, so that small values add up until they reach the next level.
@@ -147,6 +148,7 @@ def newton_ddn(
     until the goal is first reached.
     """
     check_counts(steps=steps)
+    shorter = (0.95 if targeted else 0.9) if shorter is None else shorter
     settings = {"momentum": momentum, "shorter": shorter, "longer": longer}
     attack = Attack(network, images, labels, targeted, **settings)
     best = Shortest(attack.images)
