@@ -105,6 +105,14 @@ def test_numbers_and_the_words_about_them_follow_the_records(project):
     assert "0.6235" not in text and "62.3" not in text
 
 
+def test_the_committed_figures_and_numbers_make_a_report(project):
+    shutil.copytree(ROOT / "figures" / "full", project / "figures" / "full")
+    records = json.loads((ROOT / "figures" / "full" / "2_visualization.json").read_text("utf-8"))
+    pdf, text = typeset("full")
+    assert f"Newton DDN gradients random 1.00 {records['minimal_l2_median']['value']:.2f}" in text
+    assert len(pdf.pages) > 50
+
+
 def test_nobody_typed_a_result():
     source = (ROOT / "report" / "report.typ").read_text("utf-8")
     typed = set(re.findall(r"(?<![\d.])0\.\d{3,}", source))
