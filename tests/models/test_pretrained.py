@@ -253,6 +253,28 @@ def test_in_place_activations_overwrite_no_layer(name, layers, monkeypatch):
     torch.testing.assert_close(network(images).detach(), scores)
 
 
+@pytest.mark.parametrize(
+    ("name", "first"), [("googlenet", "conv1.conv"), ("inception_v3", "Conv2d_1a_3x3.conv")]
+)
+@pytest.mark.filterwarnings("ignore:The default weight initialization:FutureWarning")
+def test_a_network_that_normalises_its_input_once_more_is_torchvisions_own(
+    name, first, weights_folder, monkeypatch
+):
+    architecture = architectures._torchvision(name, name, {"first": first}, "first")
+    monkeypatch.setitem(architectures.ARCHITECTURES, name, architecture)
+    theirs = torchvision.models.get_model(name, weights=None, init_weights=False).eval()
+    torch.save(theirs.state_dict(), weights_folder / f"{name}.pth")
+    theirs.transform_input = True  # as torchvision sets it for the published weights
+    network = pretrained.load(name).cpu()
+    images = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        x = normalised(network, images)
+        expected = theirs.get_submodule(first)(theirs._transform_input(x))
+        assert (expected - theirs.get_submodule(first)(x)).abs().max() > 0.1 * expected.abs().max()
+        torch.testing.assert_close(network.activations(images, ["first"])["first"], expected)
+        torch.testing.assert_close(network(images), theirs(x))
+
+
 def test_means_of_a_half_network_are_of_single_precision():
     network = pretrained.build("squeezenet1_1").requires_grad_(False).bfloat16()
     images = torch.rand(2, 3, 96, 96)

@@ -72,7 +72,12 @@ def _torchvision(name, title, layers, default_layer, smallest=1):
         return path, _read_weights(path)
 
     def build():
-        return torchvision.models.get_model(name, weights=None)
+        network = torchvision.models.get_model(name, weights=None)
+        if hasattr(
+            network, "transform_input"
+        ):  # GoogLeNet, Inception: published weights ask for it
+            network.transform_input = True
+        return network
 
     return Architecture(
         title, layers, default_layer, smallest, build, preprocessing, load_weights,
